@@ -1,0 +1,14 @@
+"""``pytest --gpu``: run the cells of pipelines that list "cuda", on CUDA."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option here, not in the plugin: many a conftest has one already."""
+    parser.addoption("--gpu", action="store_true", help="run the cells that need CUDA; an error where there is none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand it on to the plugin."""
+    if config.getoption("--gpu"):
+        config.option.qregress_device = "cuda"

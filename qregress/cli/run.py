@@ -1,0 +1,105 @@
+"""``qregress run``: the matrix without writing a test file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qregress.report.progress import Display
+
+if TYPE_CHECKING:
+    import pytest
+
+_MATRIX = Path(__file__).with_name("matrix_cells.py")
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "run",
+        help="run and judge the matrix (qregress.toml, else the embedded one)",
+        description="Run and judge the matrix of ./qregress.toml, or the embedded one where there is none.",
+    )
+    parser.add_argument("-k", metavar="EXPRESSION", help="only cells whose id matches, as in pytest")
+    parser.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first failure")
+    parser.add_argument("--config", metavar="PATH", help="another configuration")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: .qregress/latest)")
+    parser.add_argument("--require", action="store_true", help="a cell that is not run or not judged is a failure")
+    parser.add_argument("--inprocess", action="store_true", help="no worker process; a crash ends everything")
+    parser.set_defaults(act=act)
+
+
+def act(options: argparse.Namespace) -> int:
+    """Run pytest over one packaged test file, with the plugin and nothing else of the environment."""
+    import pytest
+
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    display = Display(sys.stderr)
+    reporter = _Reporter(display)
+    arguments = [
+        str(_MATRIX),
+        "-p",
+        "qregress.plugin",
+        "-p",
+        "no:terminal",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        f"--rootdir={Path.cwd()}",
+        f"--confcutdir={_MATRIX.parent}",
+    ]
+    for name in ("config", "device", "out"):
+        if (value := getattr(options, name)) is not None:
+            arguments.append(f"--qregress-{name}={value}")
+    arguments += ["--qregress-require"] if options.require else []
+    arguments += ["--qregress-inprocess"] if options.inprocess else []
+    arguments += ["-x"] if options.exitfirst else []
+    arguments += ["-k", options.k] if options.k else []
+    with display:
+        code = pytest.main(arguments, plugins=[_Named(display), reporter])
+    return int(code)
+
+
+class _Named:
+    """Makes the display known under the name that the plugin looks for."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Register it."""
+        config.pluginmanager.register(self._display, "qregress-display")
+
+
+class _Reporter:
+    """Writes what failed and the table, in place of pytest's own reporter."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be collected has no other way to be seen."""
+        if report.failed:
+            print(report.longreprtext, file=sys.stderr)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """An error outside of a verdict: never lost."""
+        if report.failed and not any(name == "qregress_cell" for name, _ in report.user_properties):
+            self._display.line(report.longreprtext)
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """The end of the run."""
+        from qregress.plugin import _KEY
+
+        session = config.stash.get(_KEY, None)
+        self._display.stop()
+        if session is not None and session.opened:
+            for text in session.failures():
+                print(f"\n{text}")
+            print()
+            print(session.report(self._display.width, color=sys.stdout.isatty()), end="")

@@ -1,0 +1,304 @@
+"""qregress.toml to a validated matrix. Everything that can be known before a model is loaded is checked here."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from qregress import pipelines, units
+from qregress.errors import ConfigError, SourceError, nearest
+from qregress.judge.budgets import FIELDS, Budgets, Limits
+from qregress.matrix import REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
+from qregress.metrics import LPIPS_NAMES, MetricError, validate_clip_name
+from qregress.quantize import BACKENDS, weight_types
+
+DEVICES = ("cpu", "cuda")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+
+
+class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
+    source: str
+    devices: list[str] | None = None
+
+
+class _Setting(msgspec.Struct, forbid_unknown_fields=True):
+    weights: dict[str, str]
+    exclude: list[str] = []
+    dtype: DType = "float16"
+    backend: str = "quanto"
+
+
+class _Workload(msgspec.Struct, forbid_unknown_fields=True):
+    prompts: str | list[str] = "builtin"
+    count: int | None = None
+    seed: int = 0
+    batch_size: int = 1
+    height: int | None = None
+    width: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+
+
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Which weights score the images; there is no silent fallback."""
+
+    lpips: str = "st-alex"
+    clip: str = "pocket"
+
+
+class _Run(msgspec.Struct, forbid_unknown_fields=True):
+    deadline: str = "15 min"
+    latency_pairs: int = 6
+    latency_time: str = "20 s"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """How cells are run.
+
+    ``deadline_s``: after that long without an end a cell is killed. ``latency_pairs``: at least as many interleaved
+    pairs are timed. ``latency_time_s``: after that long no further pair is added to make a decision clear.
+    """
+
+    deadline_s: float
+    latency_pairs: int
+    latency_time_s: float
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A validated configuration."""
+
+    path: Path
+    pipelines: tuple[Pipeline, ...]
+    settings: tuple[Setting, ...]
+    workloads: tuple[Workload, ...]
+    metrics: Metrics
+    budgets: Budgets
+    run: Run
+
+    def cells(self) -> list[Cell]:
+        """The matrix, references included, in its stable order."""
+        return product(self.pipelines, self.settings, self.workloads)
+
+
+def embedded_path() -> Path:
+    """The configuration inside the package, used where a project has none."""
+    return Path(str(resources.files("qregress") / "embedded.toml"))
+
+
+def find(root: Path) -> Path:
+    """``qregress.toml`` in ``root``, else the embedded one."""
+    path = root / "qregress.toml"
+    return path if path.exists() else embedded_path()
+
+
+def load(path: Path) -> Config:
+    """Read and validate a configuration. Raises ``ConfigError`` (or ``SourceError``) with one line."""
+    return _Loader(path).load()
+
+
+class _Loader:
+    """One reading of one file, so that every error can name it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, key: str, message: str) -> NoReturn:
+        raise ConfigError(f"{self.path}: {key}: {message}" if key else f"{self.path}: {message}")
+
+    def load(self) -> Config:
+        raw = self.read()
+        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run")
+        for key in raw:
+            if key not in known:
+                self.fail(key, f"unknown table; {nearest(key, known)}")
+        chosen = self.tables(raw, "pipelines", _Pipeline)
+        if not chosen:
+            self.fail("pipelines", 'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma"')
+        settings = tuple(self.setting(name, table) for name, table in self.tables(raw, "settings", _Setting).items())
+        tables = self.tables(raw, "workloads", _Workload) or {"bs1": _Workload()}
+        workloads = tuple(self.workload(name, table) for name, table in tables.items())
+        loaded = tuple(self.pipeline(name, table) for name, table in chosen.items())
+        for pipeline in loaded:
+            self.components(pipeline, settings)
+        return Config(
+            path=self.path,
+            pipelines=loaded,
+            settings=settings,
+            workloads=workloads,
+            metrics=self.metrics(raw),
+            budgets=self.budgets(raw.get("budgets", {}), product(loaded, settings, workloads)),
+            run=self.run(raw),
+        )
+
+    def read(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path}: no such configuration file") from None
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path}: not valid TOML: {error}") from None
+
+    def convert(self, key: str, value: Any, kind: type[Any]) -> Any:
+        """To a struct; unknown keys are told with the nearest name, wrong types with key and type."""
+        if not isinstance(value, dict):
+            self.fail(key, f"expected a table, found {type(value).__name__}")
+        fields = kind.__struct_fields__
+        for name in value:
+            if name not in fields:
+                self.fail(f"{key}.{name}", f"unknown key; {nearest(name, fields)}")
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            text, _, where = str(error).partition(" - at `$")
+            self.fail(key + where.rstrip("`"), text[0].lower() + text[1:])
+
+    def tables(self, raw: dict[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:
+        value = raw.get(section, {})
+        if not isinstance(value, dict):
+            self.fail(section, f"expected tables like [{section}.NAME], found {type(value).__name__}")
+        for name in value:
+            if not _NAME.match(name):
+                self.fail(f"{section}.{name!r}", "a name is made of letters, digits, '.', '_', '+' and '-'")
+        return {name: self.convert(f"{section}.{name}", table, kind) for name, table in value.items()}
+
+    def pipeline(self, name: str, table: _Pipeline) -> Pipeline:
+        key = f"pipelines.{name}"
+        source = self.relative_source(table.source)
+        try:
+            kind = pipelines.check(source)
+        except (ConfigError, SourceError) as error:
+            self.fail(f"{key}.source", str(error))
+        devices = tuple(table.devices) if table.devices is not None else kind.default_devices
+        for device in devices:
+            if device not in DEVICES:
+                self.fail(f"{key}.devices", f"unknown device '{device}'; {nearest(device, DEVICES)}")
+        if not devices:
+            self.fail(f"{key}.devices", f"empty; allowed: {', '.join(DEVICES)}")
+        return Pipeline(name=name, source=source, devices=devices)
+
+    def relative_source(self, source: str) -> str:
+        """A path in a configuration is relative to the file that holds it."""
+        scheme, _, rest = source.partition(":")
+        return f"path:{(self.path.parent / rest).resolve()}" if scheme == "path" and rest else source
+
+    def setting(self, name: str, table: _Setting) -> Setting:
+        key = f"settings.{name}"
+        if name == REFERENCE:
+            self.fail(key, f"'{REFERENCE}' is the unquantized run that every pipeline has; choose another name")
+        if table.backend not in BACKENDS:
+            self.fail(f"{key}.backend", f"unknown backend '{table.backend}'; {nearest(table.backend, BACKENDS)}")
+        if not table.weights:
+            self.fail(f"{key}.weights", 'empty; name a component and a weight type, as in { transformer = "int8" }')
+        allowed = weight_types(table.backend)
+        for component, kind in table.weights.items():
+            if kind not in allowed:
+                self.fail(f"{key}.weights.{component}", f"unknown weight type '{kind}'; {nearest(kind, allowed)}")
+        return Setting(
+            name=name, weights=table.weights, exclude=tuple(table.exclude), dtype=table.dtype, backend=table.backend
+        )
+
+    def components(self, pipeline: Pipeline, settings: tuple[Setting, ...]) -> None:
+        """Every component that a setting quantizes exists in the pipeline."""
+        names = pipelines.check(pipeline.source).components
+        for setting in settings:
+            for component in setting.weights:
+                if component not in names:
+                    self.fail(
+                        f"settings.{setting.name}.weights.{component}",
+                        f"pipeline '{pipeline.name}' has no component '{component}'; {nearest(component, names)}",
+                    )
+
+    def workload(self, name: str, table: _Workload) -> Workload:
+        key = f"workloads.{name}"
+        if table.seed < 0:
+            self.fail(f"{key}.seed", f"expected zero or more, found {table.seed}")
+        for field in ("batch_size", "height", "width", "steps", "count"):
+            value = getattr(table, field)
+            if value is not None and value < 1:
+                self.fail(f"{key}.{field}", f"expected one or more, found {value}")
+        if table.guidance is not None and not 0 <= table.guidance < float("inf"):
+            self.fail(f"{key}.guidance", f"expected a number from zero, found {table.guidance}")
+        prompts = self.prompts(key, table.prompts)
+        if table.count is not None and table.count > len(prompts):
+            self.fail(f"{key}.count", f"asks for {table.count} prompts of {len(prompts)}")
+        return Workload(
+            name=name,
+            prompts=prompts[: table.count],
+            seed=table.seed,
+            batch_size=table.batch_size,
+            height=table.height,
+            width=table.width,
+            steps=table.steps,
+            guidance=table.guidance,
+        )
+
+    def prompts(self, key: str, value: str | list[str]) -> tuple[str, ...]:
+        """``"builtin"``, a file with a prompt a line, or a list."""
+        if isinstance(value, list):
+            found = tuple(value)
+        elif value == "builtin":
+            return pipelines.builtin_prompts()
+        else:
+            path = self.path.parent / value
+            try:
+                found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                self.fail(f"{key}.prompts", f"{path}: {reason}; expected \"builtin\", a list, or a file with a prompt a line")
+        if not found or not all(prompt.strip() for prompt in found):
+            self.fail(f"{key}.prompts", "an empty prompt list or an empty prompt; name at least one prompt")
+        return found
+
+    def metrics(self, raw: dict[str, Any]) -> Metrics:
+        metrics: Metrics = self.convert("metrics", raw.get("metrics", {}), Metrics)
+        if metrics.lpips not in LPIPS_NAMES:
+            self.fail("metrics.lpips", f"unknown metric '{metrics.lpips}'; {nearest(metrics.lpips, LPIPS_NAMES)}")
+        try:
+            validate_clip_name(metrics.clip)
+        except MetricError as error:
+            self.fail("metrics", str(error))
+        return metrics
+
+    def budgets(self, table: Any, cells: list[Cell]) -> Budgets:
+        """Budgets for all cells, and tables for cells by pattern; a pattern that matches no cell is an error."""
+        if not isinstance(table, dict):
+            self.fail("budgets", f"expected a table, found {type(table).__name__}")
+        scoped = {name: value for name, value in table.items() if isinstance(value, dict)}
+        plain = {name: value for name, value in table.items() if name not in scoped}
+        budgets = Budgets(
+            default=self.limits("budgets", plain),
+            scoped={pattern: self.limits(f'budgets."{pattern}"', value) for pattern, value in scoped.items()},
+        )
+        ids = [cell.id for cell in cells]
+        for pattern in scoped:
+            if not any(Budgets.matches(pattern, cell_id) for cell_id in ids):
+                self.fail(f'budgets."{pattern}"', f"matches no cell; {nearest(pattern, ids)}")
+        return budgets
+
+    def limits(self, key: str, table: dict[str, Any]) -> Limits:
+        for name in table:
+            if name not in FIELDS:
+                self.fail(f"{key}.{name}", f"unknown budget; {nearest(name, FIELDS)}")
+        try:
+            return Limits.parse(table)
+        except ValueError as error:
+            self.fail(key, str(error))
+
+    def run(self, raw: dict[str, Any]) -> Run:
+        table: _Run = self.convert("run", raw.get("run", {}), _Run)
+        if table.latency_pairs < 1:
+            self.fail("run.latency_pairs", f"expected one or more, found {table.latency_pairs}")
+        seconds = {}
+        for field in ("deadline", "latency_time"):
+            try:
+                seconds[field] = units.parse_seconds(getattr(table, field))
+            except ValueError as error:
+                self.fail(f"run.{field}", str(error))
+        return Run(seconds["deadline"], table.latency_pairs, seconds["latency_time"])

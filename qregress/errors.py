@@ -1,0 +1,30 @@
+"""What qregress raises. Every message is one line: what, where, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QregressError(Exception):
+    """Base of all errors that qregress raises on purpose."""
+
+
+class ConfigError(QregressError):
+    """The configuration, or what it names, is wrong. Exit code 4."""
+
+
+class SourceError(QregressError):
+    """A pipeline's files are missing, truncated or of another kind than its index says. Exit code 4."""
+
+
+class ProduceError(QregressError):
+    """A cell could not be produced; ends that cell, not the run."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say what is allowed, and the nearest name where one is near: the tail of an error message."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}allowed: {', '.join(names) if names else 'nothing'}"

@@ -1,0 +1,1 @@
+"""Numbers to verdicts. Never touches a device, imports no torch."""

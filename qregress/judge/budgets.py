@@ -1,0 +1,93 @@
+"""Limits that the user sets: absolute or relative to the reference, for all cells or for some."""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from qregress import units
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One limit: a value in the quantity's own unit, or a factor of the reference's."""
+
+    value: float
+    relative: bool
+    basis: str
+
+
+#: The worst prompt may be this many times worse than the mean may, unless the budget says otherwise. On the pocket
+#: pipelines the worst of eight prompts was 2 to 4 times the mean for every healthy setting.
+WORST_FACTOR = 4.0
+
+_FACTOR_OR_BYTES = ("memory", "memory_peak")
+_FACTOR_OR_SECONDS = ("latency",)
+_PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents")
+
+#: Every key of a budgets table.
+FIELDS = _PLAIN + _FACTOR_OR_BYTES + _FACTOR_OR_SECONDS
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The limits of one table, by key; a key that is not there limits nothing.
+
+    ``lpips``, ``lpips_worst``: distance of the mean and of the worst prompt. ``clip_drop``, ``clip_drop_worst``: how
+    much the cosine between image and prompt may fall (a hundredth is one point of CLIP score). ``latents``: mean
+    relative L2. ``memory``, ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor.
+    """
+
+    limits: dict[str, Limit]
+
+    @classmethod
+    def parse(cls, table: dict[str, Any], origin: str = "budget") -> Limits:
+        """From a TOML table; raises ``ValueError`` with one line that names the key."""
+        return cls({name: _parse(name, value, origin) for name, value in table.items()})
+
+
+class Budgets(msgspec.Struct, frozen=True):
+    """Limits for all cells, and narrower ones by pattern."""
+
+    default: Limits
+    scoped: dict[str, Limits]
+
+    @staticmethod
+    def matches(pattern: str, cell_id: str) -> bool:
+        """Whether a shell-style pattern means this cell; ``pipeline`` and ``pipeline/setting`` mean all below them."""
+        segments = cell_id.split("/")
+        return any(fnmatchcase("/".join(segments[: n + 1]), pattern) for n in range(len(segments)))
+
+    def of(self, cell_id: str) -> dict[str, Limit]:
+        """The limits of one cell, key by key: the narrowest table that sets a key wins.
+
+        Narrower means more characters that are no wildcard; between equals the later one wins.
+        """
+        found = dict(self.default.limits)
+        for pattern in sorted(self.scoped, key=lambda text: sum(c not in "*?[]" for c in text)):
+            if self.matches(pattern, cell_id):
+                found.update(
+                    {
+                        name: Limit(limit.value, limit.relative, f'{limit.basis} "{pattern}"')
+                        for name, limit in self.scoped[pattern].limits.items()
+                    }
+                )
+        return found
+
+
+def _parse(name: str, value: Any, origin: str) -> Limit:
+    if name in _PLAIN:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name}: expected a number from zero, found {value!r}")
+        return Limit(float(value), relative=False, basis=origin)
+    if not isinstance(value, str):
+        unit = "5.5 GiB" if name in _FACTOR_OR_BYTES else "1.6 s"
+        raise ValueError(f'{name}: expected a text like "{unit}" or "0.50x", found {value!r}')
+    try:
+        if units.is_factor(value):
+            return Limit(units.parse_factor(value), relative=True, basis=f"{origin} {value}")
+        parse = units.parse_bytes if name in _FACTOR_OR_BYTES else units.parse_seconds
+        return Limit(float(parse(value)), relative=False, basis=f"{origin} {value}")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -1,0 +1,231 @@
+"""One function per check: a record, its reference and its limits in, a ``Check`` out, ``None`` where nothing is asked.
+
+Sanity, coverage and budgets need no baseline.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from qregress import units
+from qregress.errors import nearest
+from qregress.judge.budgets import WORST_FACTOR, Limit
+from qregress.record import Check, Record
+from qregress.stats import ratio
+
+Limits = dict[str, Limit]
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What a check sees: the cell's record, the reference's, the limits."""
+
+    record: Record
+    reference: Record | None
+    limits: Limits
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    """Infinity for what was not finite: it is beyond every limit."""
+    return [float("inf") if value is None else value for value in values]
+
+
+def _mean_and_worst(
+    name: str, values: Sequence[float], limit: Limit, worst_limit: Limit | None, of: str, prompts: Sequence[str]
+) -> Check:
+    mean, worst = statistics.fmean(values), max(values)
+    bound = worst_limit.value if worst_limit is not None else limit.value * WORST_FACTOR
+    basis = worst_limit.basis if worst_limit is not None else f"{WORST_FACTOR:g} x the mean's limit"
+    where = prompts[list(values).index(worst)] if len(prompts) == len(values) else "?"
+    failed = [
+        text
+        for bad, text in (
+            (mean > limit.value, f"mean {of} {mean:.4f} over {limit.value:g} ({limit.basis})"),
+            (worst > bound, f"worst {of} {worst:.4f} over {bound:g} ({basis}), prompt {where!r}"),
+        )
+        if bad
+    ]
+    return Check(
+        name=name,
+        verdict="fail" if failed else "pass",
+        value=mean,
+        worst=worst,
+        limit=limit.value,
+        worst_limit=bound,
+        basis=limit.basis,
+        why="; ".join(failed) or f"mean {mean:.4f} and worst {worst:.4f} within {limit.value:g} and {bound:g}",
+    )
+
+
+def sanity(subject: Subject) -> Check | None:
+    """NaN, black, flat or noise: a failure whatever the scores say."""
+    scores = subject.record.scores
+    if scores is None:
+        return None
+    problems = [f"prompt {problem.prompt}: {problem.kind}, {problem.detail}" for problem in scores.problems]
+    return Check(
+        name="quality.sanity",
+        verdict="fail" if problems else "pass",
+        value=float(len({problem.prompt for problem in scores.problems})),
+        limit=0.0,
+        basis="no image may be NaN, black, flat or noise",
+        why="; ".join(problems) or f"{len(subject.record.images)} images are images",
+    )
+
+
+def lpips(subject: Subject) -> Check | None:
+    """Perceptual distance to the reference images."""
+    scores, limit = subject.record.scores, subject.limits.get("lpips")
+    if scores is None or not scores.lpips or limit is None:
+        return None
+    return _mean_and_worst(
+        "quality.lpips", scores.lpips, limit, subject.limits.get("lpips_worst"), "LPIPS", subject.record.prompts
+    )
+
+
+def clip_drop(subject: Subject) -> Check | None:
+    """How far the CLIP score fell against the reference image of the same prompt, in cosine."""
+    scores, limit = subject.record.scores, subject.limits.get("clip_drop")
+    if scores is None or not scores.clip or not scores.clip_reference or limit is None:
+        return None
+    drops = [(was - now) / 100 for now, was in zip(scores.clip, scores.clip_reference, strict=True)]
+    worst_limit = subject.limits.get("clip_drop_worst")
+    return _mean_and_worst("quality.clip_drop", drops, limit, worst_limit, "CLIP drop", subject.record.prompts)
+
+
+def latents(subject: Subject) -> Check | None:
+    """Relative L2 of the final latents."""
+    scores, limit = subject.record.scores, subject.limits.get("latents")
+    if scores is None or not scores.latents or limit is None:
+        return None
+    return _mean_and_worst(
+        "quality.latents", _numbers(scores.latents), limit, None, "relative L2", subject.record.prompts
+    )
+
+
+def coverage(subject: Subject) -> Check | None:
+    """Every module that the setting asks for is quantized as asked, and nothing else is."""
+    manifests = subject.record.coverage
+    if not manifests:
+        return None
+    wrong, quantized, expected = [], 0, 0
+    for component, manifest in manifests.items():
+        names = [module.name for module in manifest.modules]
+        for pattern in manifest.unmatched:
+            wrong.append(f"exclude pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}")
+        missed: dict[str, list[str]] = {}
+        for module in manifest.modules:
+            expected += module.expected is not None
+            quantized += module.found is not None
+            if module.found != module.expected:
+                text = f"{module.found or module.dtype} instead of {module.expected or 'unquantized'}"
+                missed.setdefault(text, []).append(module.name)
+        total = len(manifest.modules)
+        for text, found in missed.items():
+            shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+            wrong.append(f"{component}: {len(found)} of {total} modules are {text}: {shown}")
+    return Check(
+        name="coverage.manifest",
+        verdict="fail" if wrong else "pass",
+        value=float(quantized),
+        limit=float(expected),
+        basis="the setting",
+        why="; ".join(wrong) or f"{quantized} modules quantized as asked",
+    )
+
+
+def _near(pattern: str, names: list[str]) -> str:
+    """The nearest module names only: a full list of modules is no help."""
+    hint = nearest(pattern, {name.rpartition(".")[2] for name in names} | set(names))
+    return hint.partition("?")[0] + "?" if hint.startswith("did") else "no name is near"
+
+
+def _memory(name: str, key: str, pick: Callable[[Record], int | None], subject: Subject) -> Check | None:
+    limit = subject.limits.get(key)
+    value = pick(subject.record)
+    if limit is None or value is None:
+        return None
+    bound = limit.value
+    if limit.relative:
+        base = pick(subject.reference) if subject.reference is not None else None
+        if base is None:
+            return Check(name=name, verdict="void", value=value, basis=limit.basis, why="the reference was not measured")
+        bound = limit.value * base
+    text = f"{units.format_bytes(value)}, limit {units.format_bytes(round(bound))} ({limit.basis})"
+    return Check(
+        name=name, verdict="fail" if value > bound else "pass", value=value, limit=bound, basis=limit.basis, why=text
+    )
+
+
+def memory_static(subject: Subject) -> Check | None:
+    """Bytes allocated after the run: what published tables call memory."""
+    return _memory("memory.static", "memory", lambda r: r.memory.static_bytes if r.memory else None, subject)
+
+
+def memory_peak(subject: Subject) -> Check | None:
+    """The most bytes allocated while running."""
+    return _memory("memory.peak", "memory_peak", lambda r: r.memory.peak_bytes if r.memory else None, subject)
+
+
+def latency(subject: Subject) -> Check | None:
+    """Seconds per pipeline call, as a ratio to the reference taken in the same session, or absolute."""
+    limit, timing = subject.limits.get("latency"), subject.record.timing
+    if limit is None or timing is None or not timing.samples_s or subject.record.setting == "reference":
+        return None
+    if not limit.relative:
+        return _absolute_latency(subject, timing.samples_s, limit)
+    found = ratio(timing.samples_s, timing.reference_s) if len(timing.reference_s) == len(timing.samples_s) else None
+    if found is None:
+        return Check(name="latency.ratio", verdict="void", basis=limit.basis, why="fewer than three interleaved pairs")
+    interval = f"{found.value:.3f}x, 95 % interval {found.low:.3f} to {found.high:.3f}, {len(timing.samples_s)} pairs"
+    if not found.excludes(limit.value):
+        verdict, why = "void", f"too noisy to decide: {interval} straddles {limit.value:g}x ({limit.basis})"
+    else:
+        verdict = "fail" if found.low > limit.value else "pass"
+        why = f"{interval}, limit {limit.value:g}x ({limit.basis})"
+    return Check(
+        name="latency.ratio",
+        verdict=verdict,  # type: ignore[arg-type]
+        value=found.value,
+        worst=found.high,
+        limit=limit.value,
+        basis=limit.basis,
+        why=why,
+    )
+
+
+def _absolute_latency(subject: Subject, samples: Sequence[float], limit: Limit) -> Check:
+    value = statistics.median(samples)
+    verdict = "fail" if value > limit.value else "pass"
+    why = f"median {units.format_seconds(value)}, limit {units.format_seconds(limit.value)} ({limit.basis})"
+    return Check(
+        name="latency.budget",
+        verdict=verdict,  # type: ignore[arg-type]
+        value=value,
+        limit=limit.value,
+        basis=limit.basis,
+        why=why,
+    )
+
+
+#: In the order in which they are shown.
+CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
+    sanity,
+    lpips,
+    clip_drop,
+    latents,
+    coverage,
+    memory_static,
+    memory_peak,
+    latency,
+)
+
+
+def run(subject: Subject) -> Iterator[Check]:
+    """All checks that have something to say of this cell."""
+    for check in CHECKS:
+        found = check(subject)
+        if found is not None:
+            yield found

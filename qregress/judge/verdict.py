@@ -1,0 +1,120 @@
+"""The verdict of a cell, and its line in ``run.json``."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+
+from qregress.judge import checks
+from qregress.judge.budgets import Limit
+from qregress.record import CellResult, Check, Coverage, CoverageSummary, LatencySummary, Record, Verdict
+from qregress.stats import ratio
+
+#: From worst to best: a cell is as bad as its worst check.
+_ORDER: tuple[Verdict, ...] = ("crashed", "fail", "void", "not-run", "new", "waived", "pass")
+
+
+def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) -> CellResult:
+    """Compare one record with its limits. Needs no device and no images."""
+    found: tuple[Check, ...] = ()
+    if record.status == "ran":
+        found = tuple(checks.run(checks.Subject(record, reference, limits)))
+    return CellResult(
+        id=record.id,
+        pipeline=record.pipeline,
+        setting=record.setting,
+        workload=record.workload,
+        status=record.status,
+        verdict=_worst(record, found),
+        message=record.message,
+        checks=found,
+        memory=record.memory,
+        memory_ratio=_memory_ratio(record, reference),
+        latency=_latency(record),
+        coverage=_coverage(record.coverage),
+        scores=_scores(record),
+        notes=_notes(record),
+        images=record.images,
+        sheet="sheet.png" if record.images else None,
+        seconds=record.seconds,
+    )
+
+
+def _worst(record: Record, found: tuple[Check, ...]) -> Verdict:
+    if record.status != "ran":
+        return record.status
+    verdicts = {check.verdict for check in found} or {"pass"}
+    return min(verdicts, key=_ORDER.index)
+
+
+def _memory_ratio(record: Record, reference: Record | None) -> float | None:
+    if record.memory is None or reference is None or reference.memory is None:
+        return None
+    return record.memory.static_bytes / reference.memory.static_bytes
+
+
+def _latency(record: Record) -> LatencySummary | None:
+    timing = record.timing
+    if timing is None or not timing.samples_s:
+        return None
+    found = ratio(timing.samples_s, timing.reference_s) if timing.reference_s else None
+    return LatencySummary(
+        median_s=statistics.median(timing.samples_s),
+        samples_s=timing.samples_s,
+        reference_s=timing.reference_s,
+        ratio=found and found.value,
+        ratio_low=found and found.low,
+        ratio_high=found and found.high,
+    )
+
+
+def _coverage(manifests: dict[str, Coverage]) -> CoverageSummary | None:
+    """Counts only; the module list stays in the record."""
+    if not manifests:
+        return None
+    components: dict[str, dict[str, int | dict[str, int]]] = {}
+    for name, manifest in manifests.items():
+        components[name] = {
+            "quantized": sum(module.found is not None for module in manifest.modules),
+            "eligible": sum(module.expected is not None for module in manifest.modules),
+            "modules": len(manifest.modules),
+            "bytes": sum(module.bytes for module in manifest.modules),
+            "tensors": dict(Counter(module.tensor for module in manifest.modules)),
+        }
+    return CoverageSummary(
+        quantized=sum(module.found is not None for m in manifests.values() for module in m.modules),
+        eligible=sum(module.expected is not None for m in manifests.values() for module in m.modules),
+        components=components,
+    )
+
+
+def _scores(record: Record) -> dict[str, float | None]:
+    """Means over prompts, for tables; worst values are in the checks."""
+    scores = record.scores
+    if scores is None:
+        return {}
+    found: dict[str, float | None] = {}
+    if scores.lpips:
+        found |= {"lpips": statistics.fmean(scores.lpips), "lpips_worst": max(scores.lpips)}
+    if scores.clip:
+        found["clip"] = statistics.fmean(scores.clip)
+    if scores.clip and scores.clip_reference:
+        found["clip_drop"] = (statistics.fmean(scores.clip_reference) - statistics.fmean(scores.clip)) / 100
+    if scores.ssim:
+        found["ssim"] = statistics.fmean(scores.ssim)
+    finite = [value for value in scores.psnr_db if value is not None]
+    if scores.psnr_db:
+        found["psnr_db"] = statistics.fmean(finite) if finite else None
+    known = [value for value in scores.latents if value is not None]
+    if scores.latents:
+        found["latents"] = statistics.fmean(known) if len(known) == len(scores.latents) else None
+    return found
+
+
+def _notes(record: Record) -> tuple[str, ...]:
+    notes = []
+    if record.repeatable is False:
+        notes.append("not repeatable: the same prompt and seed gave other images in the same process")
+    if record.scores is not None and record.scores.note:
+        notes.append(record.scores.note)
+    return tuple(notes)

@@ -1,0 +1,93 @@
+"""What is run: pipelines x settings x workloads, and the cells that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+DType = Literal["float16", "bfloat16", "float32"]
+
+#: The unquantized setting that every pipeline and workload gets.
+REFERENCE = "reference"
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A pipeline under test: a name and where it comes from.
+
+    ``source`` is ``pocket:NAME`` (trained, inside the package) or ``path:FOLDER`` (a local Diffusers folder).
+    """
+
+    name: str
+    source: str
+    devices: tuple[str, ...]
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to quantize a pipeline.
+
+    ``weights`` maps a component to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns over module
+    names inside those components; ``dtype`` is the compute dtype of all but the VAE.
+    """
+
+    name: str
+    weights: dict[str, str] = msgspec.field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    dtype: DType = "float16"
+    backend: str = "quanto"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the unquantized setting that the others are compared with."""
+        return self.name == REFERENCE
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """What is generated. ``None`` means the pipeline's own default; prompt ``i`` is generated with ``seed + i``."""
+
+    name: str
+    prompts: tuple[str, ...]
+    seed: int = 0
+    batch_size: int = 1
+    height: int | None = None
+    width: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+
+    def batches(self) -> list[range]:
+        """Indices of the prompts of each pipeline call; the last one may be shorter."""
+        count = len(self.prompts)
+        return [range(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """Pipeline x setting x workload: the unit that is run, stored and judged."""
+
+    pipeline: Pipeline
+    setting: Setting
+    workload: Workload
+
+    @property
+    def id(self) -> str:
+        """Readable and stable, ``pixart-sigma/int8/bs1``; never derived from a pytest node id."""
+        return f"{self.pipeline.name}/{self.setting.name}/{self.workload.name}"
+
+    @property
+    def reference_id(self) -> str:
+        """The id of the cell that this one is compared with."""
+        return f"{self.pipeline.name}/{REFERENCE}/{self.workload.name}"
+
+
+def product(
+    pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]
+) -> list[Cell]:
+    """All cells in a stable order: by pipeline and workload, the reference first, then settings as configured."""
+    chosen = [Setting(name=REFERENCE), *settings]
+    ordered = sorted(workloads, key=lambda workload: workload.name)
+    return [
+        Cell(pipeline=pipeline, setting=setting, workload=workload)
+        for pipeline in sorted(pipelines, key=lambda pipeline: pipeline.name)
+        for workload in ordered
+        for setting in chosen
+    ]

@@ -1,0 +1,41 @@
+"""Where a pipeline comes from: one module per source, behind ``check`` and ``load``."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from qregress.errors import ConfigError, nearest
+from qregress.pipelines import path, pocket
+from qregress.pipelines.folder import Folder
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+#: Scheme of a source -> what finds its files.
+SOURCES = {"pocket": pocket.find, "path": path.find}
+
+
+def check(source: str) -> Folder:
+    """Find a pipeline's files and check that they are whole, without loading a model.
+
+    Raises ``ConfigError`` for a source that does not exist, ``SourceError`` for files that are missing or truncated.
+    """
+    scheme, separator, rest = source.partition(":")
+    if not separator or scheme not in SOURCES:
+        found = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
+        raise ConfigError(f"unknown source {found}; {nearest(scheme, [name for name in SOURCES])}, as in pocket:pixart-sigma")
+    return SOURCES[scheme](rest)
+
+
+def load(source: str, dtype: str, device: str) -> DiffusionPipeline:
+    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``load.py``)."""
+    from qregress.pipelines.load import load_folder
+
+    return load_folder(check(source), dtype, device)
+
+
+def builtin_prompts() -> tuple[str, ...]:
+    """The first eight prompts of the zoo's list: captions that no pocket pipeline was trained on."""
+    text = (resources.files("qregress") / "zoo" / "prompts.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line)

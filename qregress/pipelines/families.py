@@ -1,0 +1,27 @@
+"""Which component of a pipeline class does what. One line per family; no torch."""
+
+from __future__ import annotations
+
+import msgspec
+
+from qregress.errors import ConfigError, nearest
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """Roles of a pipeline's components, by attribute name; the VAE is never quantized unless a setting names it."""
+
+    denoiser: str
+    text_encoders: tuple[str, ...]
+    vae: str = "vae"
+
+
+FAMILIES = {
+    "PixArtSigmaPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
+}
+
+
+def family(class_name: str) -> Family:
+    """Roles of a pipeline class. Raises ``ConfigError`` for one that is not in the table."""
+    if class_name not in FAMILIES:
+        raise ConfigError(f"unknown pipeline class {class_name}; {nearest(class_name, FAMILIES)}")
+    return FAMILIES[class_name]

@@ -1,0 +1,96 @@
+"""A Diffusers folder on disk: what it holds, and whether its files are whole. No torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from qregress.errors import SourceError
+
+_HEADER_LIMIT = 100 * 1024**2  # the limit of the safetensors format itself
+
+
+class Folder(msgspec.Struct, frozen=True, kw_only=True):
+    """A pipeline's files.
+
+    ``components``: those with weights, so those that can be quantized. ``shared``: components whose files lie
+    elsewhere. ``call``: arguments that every pipeline call needs. ``trained``: whether its images mean anything.
+    """
+
+    path: Path
+    class_name: str
+    components: tuple[str, ...]
+    shared: dict[str, Path] = {}
+    call: dict[str, Any] = {}
+    trained: bool = True
+    default_devices: tuple[str, ...] = ("cuda",)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; raises ``SourceError`` with one line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; copy the folder again") from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SourceError(f"{path}: not valid JSON ({error}); copy the folder again") from None
+
+
+def inspect(path: Path, shared: dict[str, Path]) -> tuple[str, tuple[str, ...]]:
+    """Pipeline class and weight-carrying components of a folder, every file of them checked."""
+    if not path.is_dir():
+        raise SourceError(f"{path}: no such folder; expected a Diffusers pipeline folder with a model_index.json")
+    index = read_json(path / "model_index.json")
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise SourceError(f"{path / 'model_index.json'}: names no pipeline class (_class_name)")
+    components = []
+    for name, entry in index.items():
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            continue
+        folder = shared.get(name, path / name)
+        if not folder.is_dir():
+            raise SourceError(f"{folder}: missing; model_index.json names component '{name}'")
+        if _check_component(folder):
+            components.append(name)
+    return index["_class_name"], tuple(components)
+
+
+def _check_component(folder: Path) -> bool:
+    """Whether it carries weights; raises ``SourceError`` where they are missing or cut off."""
+    weights = sorted(folder.glob("*.safetensors"))
+    config = folder / "config.json"
+    if config.exists():
+        read_json(config)
+        if not weights:
+            raise SourceError(f"{folder}: has a config.json but no .safetensors file; copy the folder again")
+    for index in folder.glob("*.safetensors.index.json"):
+        for shard in set(read_json(index).get("weight_map", {}).values()):
+            if not (folder / shard).exists():
+                raise SourceError(f"{folder / shard}: missing; {index.name} names it")
+    for file in weights:
+        check_safetensors(file)
+    return bool(weights)
+
+
+def check_safetensors(file: Path) -> None:
+    """Compare a safetensors file's size with what its header promises, as a cut-off download shows."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+            raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise SourceError(f"{file}: its safetensors header is damaged; copy it again") from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise SourceError(f"{file}: truncated or overlong: {size} bytes, its header promises {expected}; copy it again")

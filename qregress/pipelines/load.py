@@ -1,0 +1,58 @@
+"""Files to a ``DiffusionPipeline``, with the dtypes that the cells need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qregress.errors import SourceError
+from qregress.pipelines.families import family
+from qregress.pipelines.folder import Folder
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
+    """float32 on a CPU: half-precision convolutions are unusably slow there (12.7 s against 0.06 s for one decode)."""
+    return torch.float32 if device == "cpu" else dtype
+
+
+def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
+    """Load a pipeline from local files only.
+
+    ``dtype`` is a torch dtype's name. Modules that a library keeps in float32 (T5's ``wo`` under float16) stay so, as
+    they do for users of ``from_pretrained``. Raises ``SourceError`` with one line where a library cannot load it.
+    """
+    import diffusers
+
+    compute = getattr(torch, dtype)
+    vae = family(folder.class_name).vae
+    components: dict[str, Any] = {}
+    try:
+        for name, path in folder.shared.items():
+            kind = vae_dtype(compute, device) if name == vae else compute
+            components[name] = diffusers.AutoModel.from_pretrained(path, torch_dtype=kind, local_files_only=True)
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            folder.path,
+            torch_dtype={vae: vae_dtype(compute, device), "default": compute},
+            local_files_only=True,
+            **components,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def initial_latents(pipeline: DiffusionPipeline, class_name: str, height: int, width: int, seed: int) -> torch.Tensor:
+    """Standard normal noise, float32 on the CPU, ``[1, channels, height / factor, width / factor]``.
+
+    Drawn once for the reference and then read from disk: random streams have changed between torch releases.
+    """
+    denoiser = getattr(pipeline, family(class_name).denoiser)
+    factor = pipeline.vae_scale_factor
+    shape = (1, denoiser.config.in_channels, height // factor, width // factor)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

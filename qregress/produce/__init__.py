@@ -1,0 +1,1 @@
+"""Cells to records. Knows nothing of budgets."""

@@ -1,0 +1,151 @@
+"""The session's end of a worker: start it, feed it, watch its deadline, and say how it died. No torch."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from qregress.errors import ProduceError
+from qregress.matrix import Cell
+from qregress.produce.protocol import Done, Event, Failed, Options, Produce, Progress, pack, unpack_event
+
+OnEvent = Callable[[Event], None]
+
+_TAIL_BYTES = 4000
+
+
+class Crash(ProduceError):
+    """A cell ended without a record: it raised, died or ran over its deadline. ``log`` says what it had printed."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class Producer(Protocol):
+    """Runs cells of one pipeline; records lie on disk afterwards."""
+
+    def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
+        """Run one cell. Raises ``Crash``, after which the producer must be closed."""
+
+    def close(self) -> None:
+        """End it, and all that it started."""
+
+
+class Worker:
+    """A process of its own with its own session, so that a crash, a hang or Ctrl-C reaches only one side."""
+
+    def __init__(self, options: Options, log: Path, deadline_s: float) -> None:
+        self._options = options
+        self._log = log
+        self._deadline_s = deadline_s
+        log.parent.mkdir(parents=True, exist_ok=True)
+        request_read, self._requests = os.pipe()
+        self._events, event_write = os.pipe()
+        command = [sys.executable, "-m", "qregress.produce.worker", str(request_read), str(event_write)]
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                pass_fds=(request_read, event_write),
+                start_new_session=True,
+            )
+        os.close(request_read)
+        os.close(event_write)
+        self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is its process group's too."""
+        return self._process.pid
+
+    def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
+        """See ``Producer``."""
+        os.write(self._requests, pack(Produce(cell, self._options, resolve)))
+        deadline = time.monotonic() + self._deadline_s
+        stage = "starting"
+        while True:
+            line = self._read_line(deadline)
+            if line is None:
+                self.close()
+                raise Crash(f"no end after {self._deadline_s:g} s, killed; it was at: {stage}", self._tail())
+            if not line:
+                raise Crash(f"the worker {self._how_it_died()}; it was at: {stage}", self._tail())
+            event = unpack_event(line)
+            if isinstance(event, Done):
+                return
+            if isinstance(event, Failed):
+                raise Crash(event.message, event.details)
+            if isinstance(event, Progress):
+                stage = f"{event.stage} {event.done}/{event.total}"
+            on_event(event)
+
+    def close(self) -> None:
+        """Kill the process group and reap it."""
+        for descriptor in (self._requests, self._events):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # closed before
+        if self._process.poll() is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # ended between the two calls
+        self._process.wait()
+
+    def _read_line(self, deadline: float) -> bytes | None:
+        """The next line, empty at the end of the stream, ``None`` when the deadline has passed."""
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            chunk = os.read(self._events, 65536)
+            if not chunk:
+                return b""
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _how_it_died(self) -> str:
+        code = self._process.wait()
+        if code >= 0:
+            return f"ended with exit code {code}"
+        name = signal.Signals(-code).name
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"was ended by {name}{hint}"
+
+    def _tail(self) -> str:
+        """The end of what it printed."""
+        data = self._log.read_bytes() if self._log.exists() else b""
+        return data[-_TAIL_BYTES:].decode("utf-8", "replace")
+
+
+class InProcess:
+    """Runs cells in this process, for a debugger; nothing isolates a crash."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._bench: object | None = None
+
+    def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
+        """See ``Producer``; errors are raised as they are."""
+        from qregress.produce.bench import Bench
+
+        if self._bench is None:
+            self._bench = Bench(cell.pipeline, self._options, on_event)
+        assert isinstance(self._bench, Bench)
+        self._bench.run(cell, resolve)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._bench = None

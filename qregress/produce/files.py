@@ -1,0 +1,49 @@
+"""A cell's images and latents on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+from qregress.errors import ProduceError
+from qregress.produce.generate import Generated
+from qregress.store.run import write_atomic
+
+_TENSORS = "latents.safetensors"
+
+
+def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None = None) -> tuple[tuple[str, ...], str]:
+    """Write PNGs and tensors; returns the images' names relative to the folder, and the final latents' SHA-256."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    names = []
+    for index, image in enumerate(made.images):
+        names.append(f"images/{index:02d}.png")
+        to_pil_image(image).save(folder / names[-1])
+    tensors = {"latents": made.latents.contiguous(), "trajectory": made.trajectory, "finite": made.finite}
+    if initial is not None:
+        tensors["initial"] = initial
+    write_atomic(folder / _TENSORS, save(tensors))
+    return tuple(names), digest(made.latents)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes, hex."""
+    flat = tensor.contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
+
+
+def load_generated(folder: Path, images: tuple[str, ...]) -> tuple[Generated, torch.Tensor]:
+    """Read back what ``save_generated`` wrote, and the initial latents. Raises ``ProduceError`` with one line."""
+    try:
+        tensors = load_file(folder / _TENSORS)
+        pictures = torch.stack([pil_to_tensor(Image.open(folder / name)) for name in images])
+        made = Generated(pictures, tensors["finite"], tensors["latents"], tensors["trajectory"])
+        return made, tensors["initial"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ProduceError(f"{folder}: the reference's files cannot be read ({error}); run again") from error

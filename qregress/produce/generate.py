@@ -1,0 +1,110 @@
+"""One pipeline call: prompts and initial latents in; images, latents and the way there out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import torch
+from diffusers import DiffusionPipeline
+
+from qregress.matrix import Workload
+from qregress.pipelines.folder import Folder
+
+OnStep = Callable[[int], None]
+
+
+class Generated(msgspec.Struct, frozen=True):
+    """What one or more calls made, on the CPU, first dimension: prompt.
+
+    ``images``: uint8 ``[n, 3, height, width]``. ``finite``: per image, whether it and its latents were finite before
+    rounding. ``latents``: final ones, in their compute dtype. ``trajectory``: float32 ``[n, steps, ...]``.
+    """
+
+    images: torch.Tensor
+    finite: torch.Tensor
+    latents: torch.Tensor
+    trajectory: torch.Tensor
+
+    def equals(self, other: Generated) -> bool:
+        """Bit-equal images and latents; NaN equals NaN, as a repeated failure is a repetition."""
+        return torch.equal(self.images, other.images) and torch.equal(
+            self.latents.nan_to_num(nan=1e4), other.latents.nan_to_num(nan=1e4)
+        )
+
+
+def join(parts: list[Generated]) -> Generated:
+    """Several calls as one."""
+    return Generated(
+        images=torch.cat([part.images for part in parts]),
+        finite=torch.cat([part.finite for part in parts]),
+        latents=torch.cat([part.latents for part in parts]),
+        trajectory=torch.cat([part.trajectory for part in parts]),
+    )
+
+
+@contextmanager
+def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Tensor]]:
+    """Collect what ``scheduler.step`` returns: the one place that all diffusion pipelines pass at every step."""
+    steps: list[torch.Tensor] = []
+    original = scheduler.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        sample = result[0] if isinstance(result, tuple) else result.prev_sample
+        steps.append(sample.detach().clone())
+        if on_step is not None:
+            on_step(len(steps))
+        return result
+
+    scheduler.step = step
+    try:
+        yield steps
+    finally:
+        del scheduler.step
+
+
+def call_arguments(folder: Folder, workload: Workload) -> dict[str, Any]:
+    """Arguments of a pipeline call: what the folder says it needs, overruled by the workload."""
+    chosen = {
+        "height": workload.height,
+        "width": workload.width,
+        "num_inference_steps": workload.steps,
+        "guidance_scale": workload.guidance,
+    }
+    return folder.call | {name: value for name, value in chosen.items() if value is not None}
+
+
+def generate(
+    pipeline: DiffusionPipeline,
+    folder: Folder,
+    workload: Workload,
+    batch: range,
+    latents: torch.Tensor,
+    on_step: OnStep | None = None,
+) -> Generated:
+    """Call the pipeline for some prompts of a workload.
+
+    ``latents``: float32 ``[prompts, ...]`` for the whole workload, on the CPU; they are rounded to the compute dtype
+    and multiplied by the scheduler's initial sigma inside the pipeline, as random ones are.
+    """
+    device = pipeline.device
+    with _observed(pipeline.scheduler, on_step) as steps:
+        output = pipeline(
+            prompt=[workload.prompts[index] for index in batch],
+            latents=latents[batch.start : batch.stop].to(device, pipeline.dtype),
+            generator=[torch.Generator().manual_seed(workload.seed + index) for index in batch],
+            output_type="pt",
+            **call_arguments(folder, workload),
+        )
+    images = output[0].float().cpu()
+    final = steps[-1].cpu()
+    finite = images.isfinite().flatten(1).all(1) & final.isfinite().flatten(1).all(1)
+    return Generated(
+        images=(images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8),
+        finite=finite,
+        latents=final,
+        trajectory=torch.stack(steps, dim=1).float().cpu(),
+    )

@@ -1,0 +1,93 @@
+"""Images to scores, after measuring, where nothing that is timed or counted can be disturbed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from qregress.metrics.clip import Clip, load_clip
+from qregress.metrics.latents import relative_l2
+from qregress.metrics.lpips import Lpips, load_lpips
+from qregress.metrics.pixels import psnr, ssim
+from qregress.metrics.sanity import inspect
+from qregress.produce.generate import Generated
+from qregress.record import Problem, Scores
+
+_UNTRAINED = "quality not judged: random weights"
+
+_lpips = lru_cache(maxsize=1)(load_lpips)
+_clip = lru_cache(maxsize=1)(load_clip)
+
+
+def score(
+    made: Generated, reference: Generated, prompts: Sequence[str], *, lpips: str, clip: str, trained: bool
+) -> Scores:
+    """All numbers of a cell's images against its reference's, prompt by prompt.
+
+    Raises ``MetricError`` where weights cannot be loaded or sizes differ. Untrained weights have no quality: then
+    only latents are compared, and the note says so.
+    """
+    latents = tuple(_finite(relative_l2(a, b)) for a, b in zip(made.latents, reference.latents, strict=True))
+    steps = _trajectory(made.trajectory, reference.trajectory)
+    if not trained:
+        return Scores(latents=latents, trajectory=steps, problems=_problems(made, None), note=_UNTRAINED)
+    a, b = _unit(made.images), _unit(reference.images)
+    perceptual: Lpips = _lpips(lpips)
+    language: Clip = _clip(clip)
+    return Scores(
+        lpips=tuple(perceptual.distance(a, b)),
+        clip=tuple(language.score(a, list(prompts))),
+        clip_reference=tuple(language.score(b, list(prompts))),
+        psnr_db=tuple(psnr(a, b)),
+        ssim=tuple(ssim(a, b)),
+        latents=latents,
+        trajectory=steps,
+        problems=_problems(made, reference),
+        weights=(perceptual.weights, language.weights),
+    )
+
+
+def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, trained: bool) -> Scores:
+    """The reference has no distance to itself: its CLIP score, and whether its images are images."""
+    if not trained:
+        return Scores(problems=_problems(made, None), note=_UNTRAINED)
+    language: Clip = _clip(clip)
+    return Scores(
+        clip=tuple(language.score(_unit(made.images), list(prompts))),
+        problems=_problems(made, None),
+        weights=(language.weights,),
+    )
+
+
+def _unit(images: torch.Tensor) -> torch.Tensor:
+    """uint8 to float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | None, ...]:
+    """Mean over prompts of the relative L2 at each step."""
+    if made.shape != reference.shape:
+        return ()
+    return tuple(
+        _finite(sum(relative_l2(a[step], b[step]) for a, b in zip(made, reference, strict=True)) / len(made))
+        for step in range(made.shape[1])
+    )
+
+
+def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ...]:
+    found = []
+    for index, image in enumerate(_unit(made.images)):
+        if not made.finite[index]:
+            found.append(Problem(prompt=index, kind="nan", detail="the image or its latents are not finite"))
+            continue
+        other = _unit(reference.images[index]) if reference is not None else None
+        for problem in inspect(image, latents=made.latents[index], reference=other):
+            found.append(Problem(prompt=index, kind=problem.kind, detail=problem.detail))
+    return tuple(found)

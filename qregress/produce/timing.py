@@ -1,0 +1,69 @@
+"""Interleaved timing of a cell and its reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from qregress.record import Timing
+from qregress.stats import ratio
+
+#: Where no limit has to be told from the ratio, sampling stops at this half-width of its interval.
+_RELATIVE_WIDTH = 0.05
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device: its work is asynchronous, and the host's clock alone would time the queueing."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def timed(action: Callable[[], None], device: str) -> float:
+    """Wall seconds of one call, device work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    action()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def interleave(
+    cell: Callable[[range], None],
+    reference: Callable[[range], None],
+    batches: Sequence[range],
+    *,
+    device: str,
+    pairs: int,
+    time_s: float,
+    resolve: Sequence[float],
+    on_pair: Callable[[int, int], None] = lambda done, total: None,
+) -> Timing:
+    """Time cell and reference in pairs, A B B A, so that a drift of the machine meets both alike.
+
+    Every batch is run at least once, and at least ``pairs`` pairs. Pairs are then added until the interval of the
+    ratio excludes every ratio in ``resolve``, or ``time_s`` seconds have gone into pairs. Both must be warm.
+    """
+    mine: list[float] = []
+    other: list[float] = []
+    least = max(len(batches), pairs)
+    begin = time.perf_counter()
+    while True:
+        count = len(mine)
+        batch = batches[count % len(batches)]
+        order = ((reference, other), (cell, mine)) if count % 2 == 0 else ((cell, mine), (reference, other))
+        for action, samples in order:
+            samples.append(timed(lambda action=action: action(batch), device))  # type: ignore[misc]
+        on_pair(len(mine), max(least, len(mine)))
+        if len(mine) >= least and (_clear(mine, other, resolve) or time.perf_counter() - begin > time_s):
+            return Timing(samples_s=tuple(mine), reference_s=tuple(other))
+
+
+def _clear(samples: list[float], reference: list[float], resolve: Sequence[float]) -> bool:
+    found = ratio(samples, reference)
+    if found is None:
+        return False
+    if resolve:
+        return all(found.excludes(limit) for limit in resolve)
+    return (found.high - found.low) / 2 <= _RELATIVE_WIDTH * found.value

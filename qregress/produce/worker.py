@@ -1,0 +1,64 @@
+"""The process that holds a pipeline: requests in on one pipe, events out on another.
+
+Run as ``python -m qregress.produce.worker IN OUT`` with two inherited file descriptors. Whatever libraries print goes
+to this process's own output, which the session captures.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from qregress.produce.protocol import Done, Event, Failed, Produce, pack, unpack_request
+
+if TYPE_CHECKING:
+    from qregress.produce.bench import Bench
+
+
+def main(arguments: list[str]) -> int:
+    """Serve requests until the session closes its end, or is gone."""
+    requests: queue.SimpleQueue[Produce] = queue.SimpleQueue()
+    inbox, outbox = int(arguments[0]), int(arguments[1])
+    threading.Thread(target=_listen, args=(inbox, requests), daemon=True).start()
+
+    def emit(event: Event) -> None:
+        os.write(outbox, pack(event))
+
+    bench: Bench | None = None
+    while True:
+        request = requests.get()
+        try:
+            if bench is None:
+                from qregress.produce.bench import Bench
+
+                bench = Bench(request.cell.pipeline, request.options, emit)
+            bench.run(request.cell, request.resolve)
+            emit(Done(request.cell.id))
+        except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
+            emit(Failed(request.cell.id, describe(error), traceback.format_exc()))
+
+
+def describe(error: BaseException) -> str:
+    """One line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _listen(inbox: int, requests: queue.SimpleQueue[Produce]) -> None:
+    """Pass requests on; when the session's end of the pipe closes, end at once, whatever is running.
+
+    A thread of its own sees that while the main thread computes, so that no worker outlives its session and holds
+    device memory. Compilers that it started belong to its process group and end with it.
+    """
+    with os.fdopen(inbox, "rb") as stream:
+        for line in stream:
+            requests.put(unpack_request(line))
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

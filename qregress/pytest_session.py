@@ -1,0 +1,204 @@
+"""What the plugin's hooks delegate to: the matrix as pytest items, verdicts as outcomes. No torch."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qregress import config as configuration
+from qregress.errors import ConfigError, QregressError
+from qregress.matrix import Cell
+from qregress.produce.protocol import Event, Progress, Say
+from qregress.record import CellResult
+from qregress.report import terminal
+from qregress.session import RunWriter, Session
+
+FIXTURE = "qregress_cell"
+#: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
+UNDECIDED = ("void", "not-run", "new")
+DEFAULT_OUT = Path(".qregress") / "latest"
+
+
+class CellHandle:
+    """A cell as a test sees it."""
+
+    def __init__(self, cell: Cell, session: PytestSession, node: pytest.Item) -> None:
+        self.cell = cell
+        self._session = session
+        self._node = node
+
+    @property
+    def id(self) -> str:
+        """The cell's id."""
+        return self.cell.id
+
+    def check(self) -> CellResult:
+        """Run and judge the cell, and turn a verdict that is not green into the test's outcome."""
+        __tracebackhide__ = True
+        result = self._session.verdict(self.cell)
+        self._node.user_properties.append((FIXTURE, result.id))
+        self._node.user_properties.append(("qregress_verdict", result.verdict))
+        self._node.user_properties.extend(sorted(terminal.numbers(result).items()))
+        if result.verdict in ("fail", "crashed"):
+            pytest.fail(terminal.failure(result, self._session.folder_of(result)), pytrace=False)
+        if result.verdict in UNDECIDED and self._session.require:
+            pytest.fail(terminal.undecided(result), pytrace=False)
+        if result.verdict == "not-run":
+            pytest.skip(f"NOT RUN: {result.message}")
+        return result
+
+
+class PytestSession:
+    """One pytest run: options, cells, and what became of them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._option = config.getoption
+        self.require = bool(self._option("qregress_require"))
+        self._display: Any = config.pluginmanager.get_plugin("qregress-display")
+        self.opened = False
+        try:
+            given = self._option("qregress_config")
+            path = Path(given) if given else configuration.find(config.rootpath)
+            loaded = configuration.load(path)
+            device = self._device()
+        except QregressError as error:
+            raise pytest.UsageError(str(error)) from None
+        out = self._option("qregress_out")
+        self._session = Session(
+            loaded,
+            device,
+            Path(out) if out else config.rootpath / DEFAULT_OUT,
+            in_process=bool(self._option("qregress_inprocess")),
+            on_event=self._on_event,
+        )
+        self._cells = {cell.id: cell for cell in loaded.cells()}
+        self._writer = RunWriter(self._session.folder, list(self._cells))
+
+    def check(self) -> None:
+        """A CUDA device that was asked for is there: ``UsageError``, exit code 4, if not."""
+        device = self._session.device
+        if not device.startswith("cuda"):
+            return
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            reason = f"torch {torch.__version__} sees {count} CUDA devices" if count else "torch sees no CUDA device"
+            raise pytest.UsageError(f"{device} was asked for, but {reason}; nothing was run (see nvidia-smi)")
+
+    def _device(self) -> str:
+        device = self._option("qregress_device") or "cpu"
+        if device == "auto":
+            import torch
+
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        kind, _, index = device.partition(":")
+        if kind not in configuration.DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+            raise ConfigError(f"--qregress-device: unknown device '{device}'; allowed: auto, cpu, cuda, cuda:N")
+        return str(device)
+
+    def parametrize(self, metafunc: pytest.Metafunc) -> None:
+        """One item per cell, ids readable and the same in every process."""
+        metafunc.parametrize(FIXTURE, list(self._cells), ids=list(self._cells), indirect=True)
+
+    def handle(self, cell_id: str, node: pytest.Item) -> CellHandle:
+        """What a test gets."""
+        return CellHandle(self._cells[cell_id], self, node)
+
+    def select(self, items: list[pytest.Item]) -> None:
+        """Deselect cells of other devices, and make the results' folder ready where cells will run."""
+        kept, gone = [], []
+        for item in items:
+            cell_id = _cell_of(item)
+            runs = cell_id is None or self._session.runs_here(self._cells[cell_id])
+            (kept if runs else gone).append(item)
+            if cell_id is not None and not runs:
+                self._writer.skip(cell_id, f"its pipeline does not list {self._session.device} in devices")
+        if gone:
+            items[:] = kept
+            self._config.hook.pytest_deselected(items=gone)
+        if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
+            self._open()
+            if self._display is not None:
+                self._display.expect(sum(_cell_of(item) is not None for item in kept))
+
+    def _open(self) -> None:
+        """Empty the results' folder, once per run: under xdist the first process to come does it."""
+        worker = getattr(self._config, "workerinput", None)
+        run_id = worker["testrunuid"] if worker is not None else uuid.uuid4().hex
+        try:
+            self._session.folder.start(run_id)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
+        self.opened = True
+
+    def verdict(self, cell: Cell) -> CellResult:
+        """Produce and judge."""
+        return self._session.verdict(cell)
+
+    def folder_of(self, result: CellResult) -> Path:
+        """Where a cell's images lie."""
+        return self._session.folder.cell(result.id)
+
+    def take(self, cell_id: str) -> None:
+        """A cell's test has ended, here or in a worker process."""
+        result = self._session.folder.result(cell_id)
+        if result is not None:
+            self.opened = True
+            self._writer.add(result)
+            if self._display is not None:
+                self._display.on_result(result)
+
+    def finish(self, session: pytest.Session) -> None:
+        """End the worker, complete ``run.json``."""
+        self._session.close()
+        if hasattr(self._config, "workerinput") or not self.opened:
+            return
+        complete = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        self._writer.write(complete=complete)
+        if self.require and self._writer.not_run and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def summarize(self, reporter: pytest.TerminalReporter) -> None:
+        """The table and the counts, under pytest's own summary."""
+        if not self.opened and not self._writer.not_run:
+            return
+        width = reporter._tw.fullwidth  # noqa: SLF001 - the reporter's own width is not public
+        reporter.section("qregress")
+        reporter.write(self.report(width, color=reporter._tw.hasmarkup))  # noqa: SLF001
+
+    def report(self, width: int, *, color: bool) -> str:
+        """The table, the counts and the path of the results."""
+        return terminal.summary(
+            self._writer.results, self._writer.not_run, self._session.folder.run_json, width=width, color=color
+        )
+
+    def failures(self) -> list[str]:
+        """What failed, at length."""
+        failed = [result for result in self._writer.results if result.verdict in ("fail", "crashed")]
+        return [terminal.failure(result, self.folder_of(result)) for result in failed]
+
+    def _on_event(self, event: Event) -> None:
+        if self._display is not None:
+            self._display.on_event(event)
+            return
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            return
+        if isinstance(event, Say):
+            reporter.ensure_newline()
+            reporter.write_line(f"qregress: {event.text}")
+        elif isinstance(event, Progress) and self._config.get_verbosity() > 1:
+            reporter.ensure_newline()
+            reporter.write_line(f"{event.cell}: {event.stage} {event.done}/{event.total}")
+
+
+def _cell_of(item: pytest.Item) -> str | None:
+    """The id of the cell that an item runs."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get(FIXTURE) if callspec is not None else None

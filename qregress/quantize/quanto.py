@@ -1,0 +1,62 @@
+"""optimum-quanto, through its own ``quantize`` and ``freeze``."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from optimum.quanto import QTensor, freeze, qfloat8, qint2, qint4, qint8, quantize
+from torch import nn
+
+_TYPES = {"float8": qfloat8, "int8": qint8, "int4": qint4, "int2": qint2}
+_NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
+#: Packed types: their weights are unpacked by an extension that quanto compiles on first use.
+_PACKED = frozenset({"int4", "int2"})
+
+
+class Quanto:
+    """See ``base.Backend``."""
+
+    def prepare(self, weights: Iterable[str], device: str, say: Callable[[str], None]) -> str | None:
+        """Compile quanto's C++ extension for packed weights (45 s on two CPU cores)."""
+        packed = sorted(_PACKED.intersection(weights))
+        if not packed or device != "cpu":
+            return None
+        from optimum.quanto.library.extensions.cpp import ext
+
+        what = f"{' and '.join(packed)} weights need optimum-quanto's C++ extension"
+        built = Path(ext.build_directory) / "pytorch_version.txt"
+        if not built.exists():
+            if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+                return f"{what}: no C++ compiler found; install one (Debian: apt-get install g++)"
+            say("building optimum-quanto's C++ extension, once (about 45 s on two cores)")
+        try:
+            torch.ops.quanto.unpack(torch.zeros(8, dtype=torch.uint8), 4)
+        except (RuntimeError, OSError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            return f"{what}: its build failed on {platform.machine()}: {reason}"
+        return None
+
+    def eligible(self, module: nn.Module) -> bool:
+        """Quanto quantizes the weights of linear layers and of 2-d convolutions."""
+        return isinstance(module, (nn.Linear, nn.Conv2d))
+
+    def quantize(self, component: nn.Module, weights: str, exclude: tuple[str, ...]) -> None:
+        """Quantize and freeze: only frozen weights take less memory."""
+        quantize(component, weights=_TYPES[weights], exclude=list(exclude) or None)
+        freeze(component)
+
+    def weight_type(self, weight: torch.Tensor) -> str | None:
+        """By the tensor's own qtype, not by the module's class: an unfrozen module has a plain weight."""
+        if not isinstance(weight, QTensor):
+            return None
+        name: str = weight.qtype.name
+        return _NAMES.get(name, name)
+
+
+def backend() -> Quanto:
+    """The backend that the registry loads."""
+    return Quanto()

@@ -1,0 +1,119 @@
+"""Results as text: one table renderer for pytest, ``qregress run`` and whatever reads a run later."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from qregress.record import CellResult, Check
+from qregress.units import format_bytes, format_seconds
+
+_STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
+_NONE = "–"
+
+
+def numbers(result: CellResult) -> dict[str, float | str]:
+    """A cell's numbers as plain values, for JUnit properties."""
+    found: dict[str, float | str] = {name: value for name, value in result.scores.items() if value is not None}
+    if result.memory is not None:
+        found |= {"static_bytes": result.memory.static_bytes, "peak_bytes": result.memory.peak_bytes}
+    if result.latency is not None:
+        found["median_s"] = result.latency.median_s
+        if result.latency.ratio is not None:
+            found["latency_ratio"] = result.latency.ratio
+    return found
+
+
+def failure(result: CellResult, folder: Path) -> str:
+    """All that is needed to act on a cell that failed."""
+    lines = [f"{result.id}: {result.verdict}"]
+    if result.message:
+        lines.append(f"  {result.message}")
+    for check in result.checks:
+        if check.verdict == "fail":
+            lines += _check_lines(check)
+    if result.images:
+        lines.append(f"  images: {folder / 'images'}")
+        if result.sheet:
+            lines.append(f"  side by side: {folder / result.sheet}")
+    else:
+        lines.append(f"  record: {folder / 'record.json'}")
+    return "\n".join(lines)
+
+
+def _check_lines(check: Check) -> list[str]:
+    return [f"  {check.name}: {check.why}"]
+
+
+def undecided(result: CellResult) -> str:
+    """Why nothing was decided."""
+    why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict == result.verdict]
+    return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
+
+
+def summary(
+    results: list[CellResult], not_run: dict[str, str], run_json: Path, *, width: int, color: bool
+) -> str:
+    """The table in the study's columns, one line for each cell without a verdict, counts, and where the results are."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=max(width, 100), force_terminal=color, no_color=not color, highlight=False)
+    if results:
+        console.print(_table(results))
+    for result in results:
+        for line in _remarks(result):
+            console.print(line, markup=False, soft_wrap=True)
+    reasons = Counter(reason for cell_id, reason in not_run.items() if cell_id not in {r.id for r in results})
+    for reason, count in reasons.items():
+        console.print(f"{count} cells NOT run: {reason}", markup=False, soft_wrap=True)
+    console.print(_counts(results, not_run), markup=False, soft_wrap=True)
+    console.print(f"results: {run_json}", markup=False, soft_wrap=True)
+    return stream.getvalue()
+
+
+def _table(results: list[CellResult]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell", no_wrap=True)
+    for title in ("memory", "x ref", "seconds", "x ref", "LPIPS mean", "worst", "CLIP", "drop"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for result in results:
+        style = _STYLES.get(result.verdict, "")
+        table.add_row(*_row(result), f"[{style}]{result.verdict}[/]" if style else result.verdict)
+    return table
+
+
+def _row(result: CellResult) -> list[str]:
+    scores, latency = result.scores, result.latency
+    return [
+        result.id,
+        format_bytes(result.memory.static_bytes) if result.memory else _NONE,
+        _number(result.memory_ratio, ".3f"),
+        format_seconds(latency.median_s) if latency else _NONE,
+        _number(latency.ratio if latency else None, ".3f"),
+        _number(scores.get("lpips"), ".4f"),
+        _number(scores.get("lpips_worst"), ".4f"),
+        _number(scores.get("clip"), ".2f"),
+        _number(scores.get("clip_drop"), "+.4f"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NONE if value is None else format(value, form)
+
+
+def _remarks(result: CellResult) -> list[str]:
+    lines = [f"{result.id}: {note}" for note in result.notes]
+    lines += [f"{result.id}: void: {check.name}: {check.why}" for check in result.checks if check.verdict == "void"]
+    if result.status == "not-run":
+        lines.append(f"{result.id}: NOT RUN: {result.message}")
+    return lines
+
+
+def _counts(results: list[CellResult], not_run: dict[str, str]) -> str:
+    counts = Counter(result.verdict for result in results)
+    counts["not-run"] = len(not_run)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no cells"

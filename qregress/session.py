@@ -1,0 +1,189 @@
+"""One run of a matrix: what the plugin's hooks and ``qregress run`` delegate to. No torch."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from qregress.config import Config
+from qregress.judge.verdict import judge
+from qregress.matrix import Cell
+from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
+from qregress.produce.protocol import Event, Options
+from qregress.record import CellResult, Record, Run
+from qregress.report.sheet import write_sheet
+from qregress.store.run import RunFolder
+
+StartProducer = Callable[[Options, Path, float], Producer]
+
+
+class Session:
+    """Produces, judges and keeps cells; a cell is judged once, whoever asks again."""
+
+    def __init__(
+        self,
+        config: Config,
+        device: str,
+        out: Path,
+        *,
+        in_process: bool = False,
+        on_event: OnEvent = lambda event: None,
+        start: StartProducer = Worker,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.folder = RunFolder(out)
+        self._in_process = in_process
+        self._on_event = on_event
+        self._start = start
+        self._producer: Producer | None = None
+        self._pipeline = ""
+        self._workers = 0
+        self._judged: dict[str, CellResult] = {}
+
+    def runs_here(self, cell: Cell) -> bool:
+        """Whether the cell's pipeline lists the kind of this session's device."""
+        return self.device.partition(":")[0] in cell.pipeline.devices
+
+    def verdict(self, cell: Cell) -> CellResult:
+        """Produce and judge one cell, or say again what was judged: quality is never tried until it is green."""
+        if cell.id not in self._judged:
+            with self.folder.device_lock():
+                kept = self.folder.result(cell.id)
+                self._judged[cell.id] = kept if kept is not None else self._judge(cell)
+        return self._judged[cell.id]
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+    def _judge(self, cell: Cell) -> CellResult:
+        record = self._record(cell)
+        reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
+        result = judge(record, reference, self.config.budgets.of(cell.id))
+        if record.images:
+            folder = self.folder.cell(cell.id)
+            write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
+        self.folder.write_result(result)
+        return result
+
+    def _record(self, cell: Cell) -> Record:
+        reference = self.folder.record(cell.reference_id)
+        if reference is not None and reference.status == "crashed" and not cell.setting.is_reference:
+            return self._crashed(cell, f"its reference crashed: {reference.message}", reference.log)
+        try:
+            self._producer_for(cell).produce(cell, self._resolve(cell), self._on_event)
+        except Crash as crash:
+            self.close()
+            record = self._crashed(cell, str(crash), crash.log)
+            self.folder.write_record(record)
+            if self.folder.record(cell.reference_id) is None:
+                # The reference died on the way to this cell: the others need not die of it one by one.
+                self.folder.write_record(msgspec.structs.replace(record, id=cell.reference_id, setting="reference"))
+            return record
+        except BaseException:
+            self.close()
+            raise
+        found = self.folder.record(cell.id)
+        return found if found is not None else self._crashed(cell, "the worker left no record", None)
+
+    def _producer_for(self, cell: Cell) -> Producer:
+        """One worker per pipeline, which keeps weights and reference between cells."""
+        if self._producer is None or self._pipeline != cell.pipeline.name:
+            self.close()
+            self._producer = self._new_producer(cell)
+            self._pipeline = cell.pipeline.name
+        return self._producer
+
+    def _new_producer(self, cell: Cell) -> Producer:
+        run, metrics = self.config.run, self.config.metrics
+        options = Options(
+            device=self.device,
+            out=str(self.folder.root),
+            lpips=metrics.lpips,
+            clip=metrics.clip,
+            pairs=run.latency_pairs,
+            time_s=run.latency_time_s,
+        )
+        if self._in_process:
+            return InProcess(options)
+        self._workers += 1
+        log = self.folder.logs / f"{cell.pipeline.name}-{self._workers}.log"
+        return self._start(options, log, run.deadline_s)
+
+    def _resolve(self, cell: Cell) -> tuple[float, ...]:
+        """The latency ratios between which this cell's samples must decide."""
+        limit = self.config.budgets.of(cell.id).get("latency")
+        return (limit.value,) if limit is not None and limit.relative else ()
+
+    @staticmethod
+    def _crashed(cell: Cell, message: str, log: str | None) -> Record:
+        return Record(
+            id=cell.id,
+            pipeline=cell.pipeline.name,
+            setting=cell.setting.name,
+            workload=cell.workload.name,
+            status="crashed",
+            message=message,
+            log=log,
+        )
+
+
+class RunWriter:
+    """Keeps ``run.json`` true after every cell, so that an interrupted run leaves a valid one, marked incomplete."""
+
+    def __init__(self, folder: RunFolder, order: list[str]) -> None:
+        self._folder = folder
+        self._order = order
+        self._started = _now()
+        self._results: dict[str, CellResult] = {}
+        self._not_run: dict[str, str] = {}
+
+    @property
+    def results(self) -> list[CellResult]:
+        """Judged cells in the matrix's order."""
+        rank = {cell_id: index for index, cell_id in enumerate(self._order)}
+        return sorted(self._results.values(), key=lambda result: rank.get(result.id, len(rank)))
+
+    @property
+    def not_run(self) -> dict[str, str]:
+        """Cells that were not run, and why."""
+        missing = {result.id: result.message or "" for result in self.results if result.status == "not-run"}
+        return self._not_run | missing
+
+    def skip(self, cell_id: str, reason: str) -> None:
+        """Count a cell that is not run."""
+        self._not_run[cell_id] = reason
+
+    def add(self, result: CellResult) -> None:
+        """Take one more judged cell."""
+        self._results[result.id] = result
+        self.write(complete=False)
+
+    def write(self, *, complete: bool) -> None:
+        """Write ``run.json``."""
+        record = next((r for cell in self._results if (r := self._folder.record(cell)) and r.fingerprint), None)
+        self._folder.write_run(
+            Run(
+                fingerprint=record.fingerprint if record is not None else None,
+                started=self._started,
+                finished=_now() if complete else None,
+                complete=complete,
+                not_run=self.not_run,
+                cells=tuple(self.results),
+            )
+        )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def describe_event(event: Event) -> str:
+    """One line for a log."""
+    return str(msgspec.to_builtins(event))

@@ -1,0 +1,1 @@
+"""Records and images on disk."""

@@ -1,0 +1,120 @@
+"""The folder of one run: records, images and ``run.json``. Every write is atomic, so that a kill leaves old or new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from qregress.errors import ConfigError
+from qregress.record import CellResult, Data, Record, Run, encode, read
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has none; there the matrix must not be run under xdist
+    fcntl = None  # type: ignore[assignment]
+
+_MARK = ".qregress-run"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write through a temporary file beside the target and rename it; raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """Paths inside a run's folder, and what is written there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def start(self, run_id: str) -> None:
+        """Make it empty for a new run; for a process that joins the same run (xdist) do nothing.
+
+        A folder that is not a run's is never emptied. Raises ``ConfigError`` with one line.
+        """
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise ConfigError(f"{self.root}: is a file; name a folder for the results")
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(self.root.parent / f".{self.root.name}.lock"):
+                mark = self.root / _MARK
+                if mark.exists() and mark.read_text(encoding="utf-8") == run_id:
+                    return
+                if self.root.is_dir() and any(self.root.iterdir()):
+                    if not mark.exists():
+                        raise ConfigError(f"{self.root}: holds other files; name an empty folder or one of an earlier run")
+                    shutil.rmtree(self.root)
+                self.root.mkdir(exist_ok=True)
+                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+                mark.write_text(run_id, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"{self.root}: cannot write results there: {error.strerror}; choose another folder with --qregress-out"
+            ) from None
+
+    def cell(self, cell_id: str) -> Path:
+        """The folder of one cell."""
+        return self.root / "cells" / cell_id
+
+    def record(self, cell_id: str) -> Record | None:
+        """The record of one cell, ``None`` where there is none."""
+        return _maybe(self.cell(cell_id) / "record.json", Record)
+
+    def write_record(self, record: Record) -> None:
+        """Keep a record."""
+        write_atomic(self.cell(record.id) / "record.json", encode(record))
+
+    def result(self, cell_id: str) -> CellResult | None:
+        """The judged cell, ``None`` where there is none."""
+        return _maybe(self.cell(cell_id) / "result.json", CellResult)
+
+    def write_result(self, result: CellResult) -> None:
+        """Keep a judged cell."""
+        write_atomic(self.cell(result.id) / "result.json", encode(result))
+
+    def write_run(self, run: Run) -> None:
+        """Keep ``run.json``."""
+        write_atomic(self.run_json, encode(run))
+
+    @property
+    def run_json(self) -> Path:
+        """The file that holds all judged cells."""
+        return self.root / "run.json"
+
+    @property
+    def logs(self) -> Path:
+        """Where workers' output goes."""
+        return self.root / "logs"
+
+    @contextlib.contextmanager
+    def device_lock(self) -> Iterator[None]:
+        """One process at a time on the device, as under ``pytest -n``: measured things must not disturb each other."""
+        with _locked(self.root / ".device.lock"):
+            yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which the system lets go of when the process ends."""
+    if fcntl is None:  # pragma: no cover - see the import
+        yield
+        return
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _maybe(path: Path, kind: type[Data]) -> Data | None:  # type: ignore[type-var]
+    return read(path, kind) if path.exists() else None
