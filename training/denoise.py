@@ -1,0 +1,148 @@
+"""Train a family's denoiser and text encoders: `python -m training.denoise --recipe pixart_sigma --folder runs/pixart`.
+
+Scenes are rendered and encoded once into latents that stay on the device; captions become token ids there too. Which
+family, which objective and all sizes stand in `training/recipes/<recipe>.toml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor, nn
+
+from training import data, objectives, runtime, scenes, text
+from training.families import BUILDERS, Family
+from training.objectives import Objective
+from training.runtime import Length, Optimizer, Trainer
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The recipe of a name, as "pixart_sigma"."""
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def optimizer(recipe: dict[str, Any]) -> Optimizer:
+    """The recipe's `[optimizer]` table."""
+    known = {field.name for field in fields(Optimizer)}
+    unknown = set(recipe["optimizer"]) - known
+    if unknown:
+        raise ValueError(f"unknown in [optimizer]: {sorted(unknown)}; known: {sorted(known)}")
+    table = {**recipe["optimizer"], "betas": tuple(recipe["optimizer"]["betas"])}
+    return Optimizer(**table)
+
+
+def shared_vae(recipe: dict[str, Any], zoo: Path) -> AutoencoderKL:
+    """The autoencoder that the recipe names, frozen, in float32."""
+    vae = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float32)
+    return vae.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def loss_of(family: Family, objective: Objective) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The training loss as a function of clean latents, noise, noise levels in [0, 1) and token ids."""
+
+    def loss(clean: Tensor, noise: Tensor, uniform: Tensor, tokens: Tensor) -> Tensor:
+        sample = objective.sample(clean, noise, uniform)
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.device.type == "cuda"):
+            output = family.predict(sample.noisy, sample.timestep, tokens)
+        error = (output.float() - sample.target).square().flatten(1).mean(dim=1)
+        return (sample.weight * error).mean()
+
+    return loss
+
+
+def train(recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Length, zoo: Path, every: int = 200) -> Family:
+    """Train or continue in `folder`; returns the family with its averaged weights."""
+    device = runtime.device()
+    torch.manual_seed(0)
+    family = BUILDERS[recipe["family"]](recipe["model"], zoo / recipe["family"])
+    for module in family.modules.values():
+        module.to(device).train()
+    trainer = Trainer(family.modules, settings, length, folder)
+    vae = shared_vae(recipe, zoo).to(device)
+    loss = runtime.compiled(loss_of(family, objectives.build(recipe["objective"], device)))
+    table, generator = recipe["data"], trainer.generator
+    codes, clean = torch.empty(0), torch.empty(0)
+    drawn, saved = -1, time.monotonic()
+    while not trainer.done():
+        if trainer.step // table["refresh"] != drawn:
+            drawn = trainer.step // table["refresh"]
+            codes, clean = data.latents(vae, table["scenes"], 1000 + drawn, device)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            print(f"{recipe['family']} {len(codes)} scenes, latents' std {float(clean[:4096].float().std()):.4f}", flush=True)
+        rows = torch.randint(len(codes), (settings.batch,), generator=generator, device=device)
+        batch = clean[rows].float()
+        noise = torch.randn(batch.shape, generator=generator, device=device)
+        # One draw in each of `batch` equal strata: the same distribution with less noise in the loss.
+        uniform = torch.rand(settings.batch, generator=generator, device=device)
+        uniform = (torch.arange(settings.batch, device=device) + uniform) / settings.batch
+        keep = torch.rand(settings.batch, generator=generator, device=device) >= table["caption_drop"]
+        template = (torch.rand(settings.batch, generator=generator, device=device) < 0.2).long()
+        tokens = family.tokens(text.words(codes[rows], template), keep)
+        trainer.update(loss(batch, noise, uniform.clamp(max=1 - 1e-6), tokens))
+        if trainer.step % every == 0 or trainer.step == 50:
+            trainer.report(recipe["family"])
+        if time.monotonic() - saved > 120:
+            trainer.save()
+            saved = time.monotonic()
+    trainer.report(recipe["family"])
+    trainer.save()
+    trainer.use_average()
+    return family
+
+
+def load(recipe: dict[str, Any], folder: Path, zoo: Path) -> Family:
+    """The family with the averaged weights of a checkpoint, on the CPU."""
+    family = BUILDERS[recipe["family"]](recipe["model"], zoo / recipe["family"])
+    runtime.load_average(family.modules, folder)
+    return family
+
+
+def preview(family: Family, vae: nn.Module, recipe: dict[str, Any], path: Path, count: int = 32) -> None:
+    """Save a picture of held-out captions, drawn by the family's own pipeline."""
+    device = runtime.device()
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    pipeline = family.pipeline(vae).to(device, dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    codes = scenes.sample(count, torch.Generator().manual_seed(5), held=True)
+    pictures = pipeline(
+        text.strings(text.words(codes)),
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+        height=128,
+        width=128,
+        **recipe["call"],
+    ).images
+    picture = data.grid((pictures.float() * 255).round().byte().cpu(), 8)
+    Image.fromarray(picture.numpy()).save(path)
+
+
+def main() -> None:
+    """Train, then save a sample picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", required=True, help="name of a file in training/recipes")
+    parser.add_argument("--zoo", type=Path, default=runtime.ZOO, help="where the shared autoencoder is")
+    parser.add_argument("--scenes", type=int, help="in place of the recipe's number")
+    arguments, length = runtime.arguments(parser)
+    recipe = read_recipe(arguments.recipe)
+    settings = runtime.override(optimizer(recipe), arguments)
+    if arguments.scenes:
+        recipe["data"]["scenes"] = arguments.scenes
+    family = train(recipe, settings, arguments.folder, length, arguments.zoo)
+    vae = shared_vae(recipe, arguments.zoo)
+    preview(family, vae, recipe, arguments.folder / "samples.png", 32 if torch.cuda.is_available() else 8)
+
+
+if __name__ == "__main__":
+    main()

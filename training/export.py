@@ -1,0 +1,85 @@
+"""Write trained weights into the zoo, fp16 safetensors in each library's own format.
+
+`python -m training.export vae --folder runs/vae-4`, `... clip --folder runs/clip`, `... pixart_sigma --folder runs/pixart`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+
+from training import clip, clip_model, denoise, text, vae
+from training.families import Family
+from training.runtime import ZOO, write_json
+
+
+def export_vae(model: AutoencoderKL, name: str, zoo: Path) -> Path:
+    """Save the autoencoder in shared/<name>."""
+    folder = zoo / "shared" / name
+    model.to(torch.float16).save_pretrained(folder)
+    return folder
+
+
+def export_clip(model: CLIP, zoo: Path) -> Path:
+    """Save the CLIP in open_clip's folder format, loadable as "local-dir:<folder>"."""
+    folder = zoo / "clip"
+    text.save_clip_tokenizer(folder, clip_model.LENGTH)
+    write_json(folder / "open_clip_config.json", clip_model.config())
+    weights = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def export_family(family: Family, recipe: dict[str, Any], trained: bool, zoo: Path) -> Path:
+    """Save a pipeline in Diffusers' folder format, without its VAE, which the zoo shares."""
+    folder = zoo / recipe["family"]
+    for module in family.modules.values():
+        module.to(torch.float16)
+    shared = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float16)
+    family.pipeline(shared).save_pretrained(folder)
+    shutil.rmtree(folder / "vae")
+    pocket = {
+        "schema": 1,
+        "shared": {"vae": recipe["vae"]},
+        "trained": trained,
+        "call": {"height": 128, "width": 128, **recipe["call"]},
+    }
+    write_json(folder / "pocket.json", pocket)
+    return folder
+
+
+def main() -> None:
+    """Export one checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", help="vae, clip, or the name of a recipe")
+    parser.add_argument("--folder", type=Path, required=True, help="the checkpoint")
+    parser.add_argument("--zoo", type=Path, default=ZOO)
+    parser.add_argument("--channels", type=int, default=4, help="latent channels of a vae")
+    arguments = parser.parse_args()
+    # Casting to fp16 is the purpose; Diffusers warns of it on every `to`.
+    warnings.filterwarnings("ignore", message=".*kept in float32.*")
+    if arguments.what == "vae":
+        model = vae.load(arguments.folder, arguments.channels)
+        folder = export_vae(model, f"vae-{arguments.channels}", arguments.zoo)
+    elif arguments.what == "clip":
+        folder = export_clip(clip.load(arguments.folder), arguments.zoo)
+    else:
+        recipe = denoise.read_recipe(arguments.what)
+        family = denoise.load(recipe, arguments.folder, arguments.zoo)
+        folder = export_family(family, recipe, True, arguments.zoo)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder.name}: {size} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""What every training program shares: the optimizer's schedule, averaged weights, checkpoints and progress lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+import torch._dynamo
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+ZOO = Path(__file__).resolve().parent.parent / "qregress" / "zoo"
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW's settings and the learning rate's course: warm-up, constant, then a decay to zero."""
+
+    rate: float
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    batch: int = 64
+    warmup: int = 500
+    """Steps."""
+    decay: float = 0.35
+    """Share of the run, at its end, in which the rate falls to zero."""
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run lasts: up to `steps` in all, or for `minutes` from now, whichever is set.
+
+    Minutes serve where a machine is lent for a time; the step reached is in the checkpoint and on the card, and
+    `steps` repeats the run. `hold` ends the run without its decay, to be continued.
+    """
+
+    steps: int | None
+    minutes: float | None
+    hold: bool
+    started: float = 0.0
+
+    def progress(self, step: int) -> float:
+        """Share of the run that lies behind, 1 or more at its end."""
+        if self.steps is not None:
+            return step / self.steps
+        if self.minutes is None:
+            raise ValueError("a run needs a number of steps or of minutes")
+        return (time.monotonic() - self.started) / (60 * self.minutes)
+
+
+class Trainer:
+    """Steps the named modules' parameters, keeps their running average, and writes checkpoints into `folder`."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], settings: Optimizer, length: Length, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        self.named = {
+            f"{component}.{name}": parameter
+            for component, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        self.parameters = list(self.named.values())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.device = self.parameters[0].device
+        matrices = [parameter for parameter in self.parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in self.parameters if parameter.ndim <= 1]
+        self.adam = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=settings.rate,
+            betas=settings.betas,
+            fused=self.device.type == "cuda",
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.generator = torch.Generator(self.device).manual_seed(0)
+        self.losses: list[tuple[int, float]] = []
+        self._sum = torch.zeros((), device=self.device)
+        self._counted = 0
+        if (folder / "state.json").is_file():
+            self._load()
+        self._began = time.monotonic()
+        self._mark = (self._began, self.step)
+        self.length = Length(length.steps, length.minutes, length.hold, self._began)
+
+    def done(self) -> bool:
+        """Whether the run has reached its length."""
+        return self.length.progress(self.step) >= 1
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        settings = self.settings
+        rate = settings.rate * min(1.0, (self.step + 1) / settings.warmup)
+        if not self.length.hold:
+            rate *= min(1.0, max(0.0, (1 - self.length.progress(self.step)) / settings.decay))
+        return rate
+
+    def update(self, loss: Tensor) -> None:
+        """One step of the optimizer and of the running average."""
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        rate = self.rate()
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        self.adam.step()
+        keep = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1 - keep)
+        self._sum += loss.detach()
+        self._counted += 1
+        self.step += 1
+
+    def report(self, name: str) -> float:
+        """Print and keep the mean loss since the last report; raises FloatingPointError where it is not finite."""
+        loss = float(self._sum) / max(1, self._counted)
+        now = time.monotonic()
+        pace = (self.step - self._mark[1]) / max(1e-9, now - self._mark[0])
+        print(
+            f"{name} step {self.step} loss {loss:.5f} rate {self.rate():.2e} {pace:.1f} steps/s "
+            f"{now - self._began:.0f} s",
+            flush=True,
+        )
+        self._mark = (now, self.step)
+        self._sum.zero_()
+        self._counted = 0
+        if not loss == loss or loss in (float("inf"), float("-inf")):
+            raise FloatingPointError(f"{name}: loss is {loss} at step {self.step}")
+        self.losses.append((self.step, round(loss, 5)))
+        return loss
+
+    def use_average(self) -> None:
+        """Put the running average into the modules, for evaluation and export."""
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.average, strict=True):
+                parameter.copy_(average)
+
+    def save(self) -> None:
+        """Write a checkpoint: a whole new folder, which then takes the old one's place.
+
+        Adam's moments are stored as bfloat16: a third of the bytes, and their own noise is larger than its rounding.
+        """
+        fresh = self.folder.with_name(self.folder.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        names = list(self.named)
+        _write(fresh / "weights.safetensors", dict(zip(names, self.parameters, strict=True)))
+        _write(fresh / "average.safetensors", dict(zip(names, self.average, strict=True)))
+        moments: dict[str, Tensor] = {"generator": self.generator.get_state()}
+        for name, parameter in self.named.items():
+            state = self.adam.state.get(parameter)
+            if state:
+                moments[f"{name}/mean"] = state["exp_avg"].to(torch.bfloat16)
+                moments[f"{name}/square"] = state["exp_avg_sq"].to(torch.bfloat16)
+        _write(fresh / "adam.safetensors", moments)
+        seconds = self.seconds + time.monotonic() - self._began
+        state_json = {
+            "step": self.step, "seconds": seconds, "losses": self.losses, "settings": asdict(self.settings),
+        }  # fmt: skip
+        (fresh / "state.json").write_text(json.dumps(state_json), encoding="utf-8")
+        old = self.folder.with_name(self.folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(old)
+        fresh.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _load(self) -> None:
+        state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses = [(step, loss) for step, loss in state["losses"]]
+        weights = load_file(self.folder / "weights.safetensors", device=str(self.device))
+        average = load_file(self.folder / "average.safetensors", device=str(self.device))
+        moments = load_file(self.folder / "adam.safetensors", device=str(self.device))
+        with torch.no_grad():
+            for (name, parameter), kept in zip(self.named.items(), self.average, strict=True):
+                parameter.copy_(weights[name])
+                kept.copy_(average[name])
+                if f"{name}/mean" in moments:
+                    self.adam.state[parameter] = {
+                        "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
+                        "exp_avg": moments[f"{name}/mean"].float(),
+                        "exp_avg_sq": moments[f"{name}/square"].float(),
+                    }
+        self.generator.set_state(moments["generator"].cpu())
+        print(f"resumed at step {self.step}", flush=True)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_average(modules: Mapping[str, nn.Module], folder: Path) -> dict[str, object]:
+    """Load a checkpoint's averaged weights into the modules; returns its state (step, seconds, losses, settings)."""
+    average = load_file(folder / "average.safetensors")
+    for component, module in modules.items():
+        own = {name.removeprefix(f"{component}."): t for name, t in average.items() if name.startswith(f"{component}.")}
+        missing, unexpected = module.load_state_dict(own, strict=False)
+        parameters = {name for name, _ in module.named_parameters()}
+        if unexpected or parameters & set(missing):
+            raise ValueError(f"{folder} does not fit {component}: {sorted(parameters & set(missing))}, {unexpected}")
+    state: dict[str, object] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, with the fast float32 products that training tolerates."""
+    torch.set_float32_matmul_precision("high")
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def compiled(function: Function) -> Function:
+    """The function through torch.compile on an accelerator, or as it is where that fails.
+
+    On a CPU it is left alone: compiling would take longer than it saves.
+    """
+    if not torch.cuda.is_available():
+        return function
+    state: dict[str, Function] = {"call": torch.compile(function)}
+
+    def call(*arguments: object) -> Tensor:
+        try:
+            return state["call"](*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if state["call"] is function:
+                raise
+            print(f"torch.compile failed, continuing without it: {error}", flush=True)
+            state["call"] = function
+            return function(*arguments)
+
+    return cast(Function, call)
+
+
+def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Length]:
+    """Parse the command line with the options that all programs share: the folder, the run's length, batch and rate."""
+    parser.add_argument("--folder", type=Path, required=True, help="checkpoint; a run continues where it stopped")
+    parser.add_argument("--steps", type=int, help="steps in all")
+    parser.add_argument("--minutes", type=float, help="train for so long from now, in place of --steps")
+    parser.add_argument("--hold", action="store_true", help="end without the decay, to be continued")
+    parser.add_argument("--batch", type=int, help="in place of the default or the recipe's")
+    parser.add_argument("--rate", type=float, help="in place of the default or the recipe's")
+    parsed = parser.parse_args()
+    if (parsed.steps is None) == (parsed.minutes is None):
+        parser.error("give one of --steps and --minutes")
+    return parsed, Length(parsed.steps, parsed.minutes, parsed.hold)
+
+
+def override(settings: Optimizer, parsed: argparse.Namespace) -> Optimizer:
+    """The settings with the batch and the rate of the command line."""
+    return replace(settings, batch=parsed.batch or settings.batch, rate=parsed.rate or settings.rate)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """A JSON file with two spaces of indentation."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
