@@ -11,10 +11,11 @@ import pytest
 from qregress import config as configuration
 from qregress.errors import ConfigError, QregressError
 from qregress.matrix import Cell
+from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
 from qregress.report import terminal
-from qregress.session import RunWriter, Session
+from qregress.session import RunWriter, Session, StartProducer
 
 FIXTURE = "qregress_cell"
 #: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
@@ -74,6 +75,7 @@ class PytestSession:
             Path(out) if out else config.rootpath / DEFAULT_OUT,
             in_process=bool(self._option("qregress_inprocess")),
             on_event=self._on_event,
+            start=self._starter(),
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
         self._writer = RunWriter(self._session.folder, list(self._cells))
@@ -90,6 +92,12 @@ class PytestSession:
         if index >= count:
             reason = f"torch {torch.__version__} sees {count} CUDA devices" if count else "torch sees no CUDA device"
             raise pytest.UsageError(f"{device} was asked for, but {reason}; nothing was run (see nvidia-smi)")
+
+    def _starter(self) -> StartProducer:
+        """Worker processes; a plugin registered as ``qregress-producer`` may stand in, to test wiring alone."""
+        other = self._config.pluginmanager.get_plugin("qregress-producer")
+        start: StartProducer = Worker if other is None else other.start
+        return start
 
     def _device(self) -> str:
         device = self._option("qregress_device") or "cpu"

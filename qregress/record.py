@@ -174,6 +174,7 @@ class CellResult(Data, kw_only=True):
     status: Status
     verdict: Verdict
     message: str | None = None
+    log: str | None = None
     checks: tuple[Check, ...] = ()
     memory: Memory | None = None
     memory_ratio: float | None = None

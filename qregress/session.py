@@ -75,7 +75,7 @@ class Session:
     def _record(self, cell: Cell) -> Record:
         reference = self.folder.record(cell.reference_id)
         if reference is not None and reference.status == "crashed" and not cell.setting.is_reference:
-            return self._crashed(cell, f"its reference crashed: {reference.message}", reference.log)
+            return self._crashed(cell, f"its reference crashed: {reference.message}", None)
         try:
             self._producer_for(cell).produce(cell, self._resolve(cell), self._on_event)
         except Crash as crash:

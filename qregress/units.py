@@ -42,8 +42,8 @@ def is_factor(text: str) -> bool:
 
 
 def format_bytes(value: int) -> str:
-    """Bytes for people: GiB with three decimals; below a hundredth of a GiB, MiB, where three decimals would hide it."""
-    return f"{value / GIB:.3f} GiB" if value >= GIB / 100 else f"{value / 1024**2:.3f} MiB"
+    """Bytes for people: GiB with three decimals; MiB below a tenth of a GiB, where those decimals would hide it."""
+    return f"{value / GIB:.3f} GiB" if value >= GIB / 10 else f"{value / 1024**2:.3f} MiB"
 
 
 def format_seconds(value: float) -> str:

@@ -27,6 +27,7 @@ def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) ->
         status=record.status,
         verdict=_worst(record, found),
         message=record.message,
+        log=record.log,
         checks=found,
         memory=record.memory,
         memory_ratio=_memory_ratio(record, reference),

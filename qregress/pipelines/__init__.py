@@ -29,8 +29,8 @@ def check(source: str) -> Folder:
 
 
 def load(source: str, dtype: str, device: str) -> DiffusionPipeline:
-    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``load.py``)."""
-    from qregress.pipelines.load import load_folder
+    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
+    from qregress.pipelines.assemble import load_folder
 
     return load_folder(check(source), dtype, device)
 

@@ -14,6 +14,8 @@ from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
 _NONE = "–"
+_LOG_LINES = 20
+_WIDTH = 124
 
 
 def numbers(result: CellResult) -> dict[str, float | str]:
@@ -41,6 +43,7 @@ def failure(result: CellResult, folder: Path) -> str:
         if result.sheet:
             lines.append(f"  side by side: {folder / result.sheet}")
     else:
+        lines += [f"  | {line}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
         lines.append(f"  record: {folder / 'record.json'}")
     return "\n".join(lines)
 
@@ -60,7 +63,7 @@ def summary(
 ) -> str:
     """The table in the study's columns, one line for each cell without a verdict, counts, and where the results are."""
     stream = io.StringIO()
-    console = Console(file=stream, width=max(width, 100), force_terminal=color, no_color=not color, highlight=False)
+    console = Console(file=stream, width=max(width, _WIDTH), force_terminal=color, no_color=not color, highlight=False)
     if results:
         console.print(_table(results))
     for result in results:

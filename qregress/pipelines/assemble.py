@@ -33,9 +33,9 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     try:
         for name, path in folder.shared.items():
             kind = vae_dtype(compute, device) if name == vae else compute
-            components[name] = diffusers.AutoModel.from_pretrained(path, torch_dtype=kind, local_files_only=True)
+            components[name] = diffusers.AutoModel.from_pretrained(str(path), torch_dtype=kind, local_files_only=True)
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            folder.path,
+            str(folder.path),
             torch_dtype={vae: vae_dtype(compute, device), "default": compute},
             local_files_only=True,
             **components,
