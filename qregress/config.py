@@ -118,7 +118,10 @@ class _Loader:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
         chosen = self.tables(raw, "pipelines", _Pipeline)
         if not chosen:
-            self.fail("pipelines", 'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma"')
+            self.fail(
+                "pipelines",
+                'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma"',
+            )
         settings = tuple(self.setting(name, table) for name, table in self.tables(raw, "settings", _Setting).items())
         tables = self.tables(raw, "workloads", _Workload) or {"bs1": _Workload()}
         workloads = tuple(self.workload(name, table) for name, table in tables.items())
@@ -251,7 +254,9 @@ class _Loader:
                 found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-                self.fail(f"{key}.prompts", f"{path}: {reason}; expected \"builtin\", a list, or a file with a prompt a line")
+                self.fail(
+                    f"{key}.prompts", f'{path}: {reason}; expected "builtin", a list, or a file with a prompt a line'
+                )
         if not found or not all(prompt.strip() for prompt in found):
             self.fail(f"{key}.prompts", "an empty prompt list or an empty prompt; name at least one prompt")
         return found

@@ -79,9 +79,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.pipeline.name}/{REFERENCE}/{self.workload.name}"
 
 
-def product(
-    pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]
-) -> list[Cell]:
+def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]) -> list[Cell]:
     """All cells in a stable order: by pipeline and workload, the reference first, then settings as configured."""
     chosen = [Setting(name=REFERENCE), *settings]
     ordered = sorted(workloads, key=lambda workload: workload.name)

@@ -120,7 +120,8 @@ class PytestSession:
 
     def select(self, items: list[pytest.Item]) -> None:
         """Deselect cells of other devices, and make the results' folder ready where cells will run."""
-        kept, gone = [], []
+        kept: list[pytest.Item] = []
+        gone: list[pytest.Item] = []
         for item in items:
             cell_id = _cell_of(item)
             runs = cell_id is None or self._session.runs_here(self._cells[cell_id])

@@ -22,7 +22,7 @@ class Data(msgspec.Struct, frozen=True):
     """Base of everything that is stored or crosses a process: immutable."""
 
 
-class Fingerprint(Data, kw_only=True):
+class Fingerprint(Data, frozen=True, kw_only=True):
     """Where a record was made: evidence, never part of a baseline's key."""
 
     python: str
@@ -34,7 +34,7 @@ class Fingerprint(Data, kw_only=True):
     packages: dict[str, str]
 
 
-class Memory(Data, kw_only=True):
+class Memory(Data, frozen=True, kw_only=True):
     """Bytes on the device, of the cell alone.
 
     ``storage_bytes``: parameters and buffers, tensor subclasses unwrapped. ``static_bytes``: allocated after the run
@@ -51,14 +51,14 @@ class Memory(Data, kw_only=True):
     components: dict[str, int]
 
 
-class Timing(Data, kw_only=True):
+class Timing(Data, frozen=True, kw_only=True):
     """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair."""
 
     samples_s: tuple[float, ...]
     reference_s: tuple[float, ...] = ()
 
 
-class ModuleCoverage(Data, kw_only=True):
+class ModuleCoverage(Data, frozen=True, kw_only=True):
     """One module with weights of its own.
 
     ``expected`` is the weight type that the setting asks for, ``None`` where it asks for none; ``found`` is the type
@@ -74,14 +74,14 @@ class ModuleCoverage(Data, kw_only=True):
     bytes: int
 
 
-class Coverage(Data, kw_only=True):
+class Coverage(Data, frozen=True, kw_only=True):
     """The manifest of one component, and patterns of the setting that matched no module."""
 
     modules: tuple[ModuleCoverage, ...]
     unmatched: tuple[str, ...] = ()
 
 
-class Problem(Data, kw_only=True):
+class Problem(Data, frozen=True, kw_only=True):
     """What the sanity check saw: which prompt, what kind, in words."""
 
     prompt: int
@@ -89,7 +89,7 @@ class Problem(Data, kw_only=True):
     detail: str
 
 
-class Scores(Data, kw_only=True):
+class Scores(Data, frozen=True, kw_only=True):
     """Numbers of the images, one entry per prompt, against the reference image of the same prompt.
 
     ``lpips``; ``clip`` and ``clip_reference`` (100 x cosine); ``psnr_db`` (``None``: identical); ``ssim``;
@@ -109,7 +109,7 @@ class Scores(Data, kw_only=True):
     note: str | None = None
 
 
-class Record(Data, kw_only=True):
+class Record(Data, frozen=True, kw_only=True):
     """All that one run of one cell produced. Images and latents lie beside it as files."""
 
     schema: int = SCHEMA
@@ -132,7 +132,7 @@ class Record(Data, kw_only=True):
     seconds: float = 0.0
 
 
-class Check(Data, kw_only=True):
+class Check(Data, frozen=True, kw_only=True):
     """One comparison of one number with one limit."""
 
     name: str
@@ -145,7 +145,7 @@ class Check(Data, kw_only=True):
     why: str = ""
 
 
-class LatencySummary(Data, kw_only=True):
+class LatencySummary(Data, frozen=True, kw_only=True):
     """Seconds, and the ratio of low quantiles to the reference's with its interval."""
 
     median_s: float
@@ -156,7 +156,7 @@ class LatencySummary(Data, kw_only=True):
     ratio_high: float | None = None
 
 
-class CoverageSummary(Data, kw_only=True):
+class CoverageSummary(Data, frozen=True, kw_only=True):
     """How many of the eligible modules are quantized, in all and per component."""
 
     quantized: int
@@ -164,7 +164,7 @@ class CoverageSummary(Data, kw_only=True):
     components: dict[str, dict[str, int | dict[str, int]]]
 
 
-class CellResult(Data, kw_only=True):
+class CellResult(Data, frozen=True, kw_only=True):
     """A judged cell, as run.json holds it."""
 
     id: str
@@ -187,7 +187,7 @@ class CellResult(Data, kw_only=True):
     seconds: float = 0.0
 
 
-class Run(Data, kw_only=True):
+class Run(Data, frozen=True, kw_only=True):
     """All judged cells of one run: ``run.json``."""
 
     schema: int = SCHEMA

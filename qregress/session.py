@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from qregress.config import Config
 from qregress.judge.verdict import judge
 from qregress.matrix import Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
-from qregress.produce.protocol import Event, Options
+from qregress.produce.protocol import Options
 from qregress.record import CellResult, Record, Run
 from qregress.report.sheet import write_sheet
 from qregress.store.run import RunFolder
@@ -30,7 +30,7 @@ class Session:
         out: Path,
         *,
         in_process: bool = False,
-        on_event: OnEvent = lambda event: None,
+        on_event: OnEvent,
         start: StartProducer = Worker,
     ) -> None:
         self.config = config
@@ -181,9 +181,4 @@ class RunWriter:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def describe_event(event: Event) -> str:
-    """One line for a log."""
-    return str(msgspec.to_builtins(event))
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,5 +1,7 @@
-"""Interleaved timings to a ratio with an interval: shared by the sampler, which stops when the interval is narrow
-enough, and by the judge, which compares it with a limit."""
+"""Interleaved timings to a ratio with an interval.
+
+Shared by the sampler, which stops when the interval is clear, and by the judge, which compares it with a limit.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ LOW_QUANTILE = 0.25
 #: Two-sided coverage of the interval.
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
+_FEWEST = 3
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -45,7 +48,7 @@ def ratio(samples: Sequence[float], reference: Sequence[float]) -> Ratio | None:
     samples always give the same interval. ``None`` for fewer than three pairs, which show nothing.
     """
     pairs = list(zip(samples, reference, strict=True))
-    if len(pairs) < 3:
+    if len(pairs) < _FEWEST:
         return None
     generator = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
     drawn = []

@@ -14,7 +14,7 @@ _USAGE_ERROR = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run a verb; returns pytest's exit codes (0 green, 1 failed, 2 interrupted, 4 usage)."""
+    """Run a verb; returns pytest's exit codes (0 green, 1 failed, 2 interrupted, 4 usage)."""
     parser = argparse.ArgumentParser(prog="qregress", description="Regression gate for quantized diffusion pipelines.")
     parser.add_argument("--version", action="version", version=f"qregress {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

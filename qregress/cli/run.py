@@ -53,9 +53,8 @@ def act(options: argparse.Namespace) -> int:
         f"--rootdir={Path.cwd()}",
         f"--confcutdir={_MATRIX.parent}",
     ]
-    for name in ("config", "device", "out"):
-        if (value := getattr(options, name)) is not None:
-            arguments.append(f"--qregress-{name}={value}")
+    given = {name: getattr(options, name) for name in ("config", "device", "out")}
+    arguments += [f"--qregress-{name}={value}" for name, value in given.items() if value is not None]
     arguments += ["--qregress-require"] if options.require else []
     arguments += ["--qregress-inprocess"] if options.inprocess else []
     arguments += ["-x"] if options.exitfirst else []

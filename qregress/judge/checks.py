@@ -17,6 +17,7 @@ from qregress.record import Check, Record
 from qregress.stats import ratio
 
 Limits = dict[str, Limit]
+_SHOWN = 3
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -113,8 +114,10 @@ def coverage(subject: Subject) -> Check | None:
     wrong, quantized, expected = [], 0, 0
     for component, manifest in manifests.items():
         names = [module.name for module in manifest.modules]
-        for pattern in manifest.unmatched:
-            wrong.append(f"exclude pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}")
+        wrong += [
+            f"exclude pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
+            for pattern in manifest.unmatched
+        ]
         missed: dict[str, list[str]] = {}
         for module in manifest.modules:
             expected += module.expected is not None
@@ -124,7 +127,7 @@ def coverage(subject: Subject) -> Check | None:
                 missed.setdefault(text, []).append(module.name)
         total = len(manifest.modules)
         for text, found in missed.items():
-            shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+            shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
             wrong.append(f"{component}: {len(found)} of {total} modules are {text}: {shown}")
     return Check(
         name="coverage.manifest",
@@ -151,7 +154,9 @@ def _memory(name: str, key: str, pick: Callable[[Record], int | None], subject: 
     if limit.relative:
         base = pick(subject.reference) if subject.reference is not None else None
         if base is None:
-            return Check(name=name, verdict="void", value=value, basis=limit.basis, why="the reference was not measured")
+            return Check(
+                name=name, verdict="void", value=value, basis=limit.basis, why="the reference was not measured"
+            )
         bound = limit.value * base
     text = f"{units.format_bytes(value)}, limit {units.format_bytes(round(bound))} ({limit.basis})"
     return Check(
@@ -175,7 +180,7 @@ def latency(subject: Subject) -> Check | None:
     if limit is None or timing is None or not timing.samples_s or subject.record.setting == "reference":
         return None
     if not limit.relative:
-        return _absolute_latency(subject, timing.samples_s, limit)
+        return _absolute_latency(timing.samples_s, limit)
     found = ratio(timing.samples_s, timing.reference_s) if len(timing.reference_s) == len(timing.samples_s) else None
     if found is None:
         return Check(name="latency.ratio", verdict="void", basis=limit.basis, why="fewer than three interleaved pairs")
@@ -196,7 +201,7 @@ def latency(subject: Subject) -> Check | None:
     )
 
 
-def _absolute_latency(subject: Subject, samples: Sequence[float], limit: Limit) -> Check:
+def _absolute_latency(samples: Sequence[float], limit: Limit) -> Check:
     value = statistics.median(samples)
     verdict = "fail" if value > limit.value else "pass"
     why = f"median {units.format_seconds(value)}, limit {units.format_seconds(limit.value)} ({limit.basis})"

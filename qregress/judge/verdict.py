@@ -63,9 +63,9 @@ def _latency(record: Record) -> LatencySummary | None:
         median_s=statistics.median(timing.samples_s),
         samples_s=timing.samples_s,
         reference_s=timing.reference_s,
-        ratio=found and found.value,
-        ratio_low=found and found.low,
-        ratio_high=found and found.high,
+        ratio=found.value if found else None,
+        ratio_low=found.low if found else None,
+        ratio_high=found.high if found else None,
     )
 
 

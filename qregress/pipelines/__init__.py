@@ -24,7 +24,7 @@ def check(source: str) -> Folder:
     scheme, separator, rest = source.partition(":")
     if not separator or scheme not in SOURCES:
         found = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
-        raise ConfigError(f"unknown source {found}; {nearest(scheme, [name for name in SOURCES])}, as in pocket:pixart-sigma")
+        raise ConfigError(f"unknown source {found}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
     return SOURCES[scheme](rest)
 
 

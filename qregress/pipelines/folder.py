@@ -11,6 +11,9 @@ import msgspec
 
 from qregress.errors import SourceError
 
+_ENTRY = 2  # of model_index.json: library and class
+_PREFIX = 8  # bytes of the header's length, little-endian
+_SMALLEST_HEADER = 2  # {}
 _HEADER_LIMIT = 100 * 1024**2  # the limit of the safetensors format itself
 
 
@@ -51,7 +54,7 @@ def inspect(path: Path, shared: dict[str, Path]) -> tuple[str, tuple[str, ...]]:
         raise SourceError(f"{path / 'model_index.json'}: names no pipeline class (_class_name)")
     components = []
     for name, entry in index.items():
-        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+        if not isinstance(entry, list) or len(entry) != _ENTRY or entry[1] is None:
             continue
         folder = shared.get(name, path / name)
         if not folder.is_dir():
@@ -82,15 +85,15 @@ def check_safetensors(file: Path) -> None:
     """Compare a safetensors file's size with what its header promises, as a cut-off download shows."""
     size = file.stat().st_size
     with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+        prefix = stream.read(_PREFIX)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
+        if not _SMALLEST_HEADER <= length <= min(size - _PREFIX, _HEADER_LIMIT):
             raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise SourceError(f"{file}: its safetensors header is damaged; copy it again") from None
-    expected = 8 + length + max(ends, default=0)
+    expected = _PREFIX + length + max(ends, default=0)
     if size != expected:
         raise SourceError(f"{file}: truncated or overlong: {size} bytes, its header promises {expected}; copy it again")

@@ -1,4 +1,4 @@
-"""``pocket:NAME``: small trained pipelines that ship inside the package, assembled from their own and shared folders."""
+"""``pocket:NAME``: small trained pipelines inside the package, assembled from their own and shared folders."""
 
 from __future__ import annotations
 

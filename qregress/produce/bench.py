@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import nn
 
 from qregress import pipelines
 from qregress.matrix import Cell, Pipeline, Setting, Workload
+from qregress.pipelines.assemble import initial_latents
 from qregress.pipelines.folder import Folder
-from qregress.pipelines.load import initial_latents
 from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
@@ -68,7 +69,7 @@ class Bench:
         parts: list[Generated] = []
         samples = []
         for index, batch in enumerate(batches):
-            samples.append(timed(lambda b=batch: parts.append(self._call(pipeline, workload, b, initial)), self._options.device))  # type: ignore[misc]
+            samples.append(timed(partial(self._keep, parts, pipeline, workload, batch, initial), self._options.device))
             self._emit(Progress(cell.id, "images", index + 1, len(batches)))
         made = join(parts)
         self._references[workload.name] = made, initial
@@ -158,10 +159,11 @@ class Bench:
         )
         return join([seen[batch.start] for batch in workload.batches()]), timing, same
 
-    def _call(
-        self, pipeline: DiffusionPipeline, workload: Workload, batch: range, initial: torch.Tensor
-    ) -> Generated:
+    def _call(self, pipeline: DiffusionPipeline, workload: Workload, batch: range, initial: torch.Tensor) -> Generated:
         return generate(pipeline, self._folder, workload, batch, initial)
+
+    def _keep(self, parts: list[Generated], *call: Any) -> None:
+        parts.append(self._call(*call))
 
     def _watch(
         self, cell: Cell, pipeline: DiffusionPipeline, batch: range, initial: torch.Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -10,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qregress.errors import ProduceError
 from qregress.matrix import Cell
 from qregress.produce.protocol import Done, Event, Failed, Options, Produce, Progress, pack, unpack_event
+
+if TYPE_CHECKING:
+    from qregress.produce.bench import Bench
 
 OnEvent = Callable[[Event], None]
 
@@ -51,7 +55,7 @@ class Worker:
         self._events, event_write = os.pipe()
         command = [sys.executable, "-m", "qregress.produce.worker", str(request_read), str(event_write)]
         with log.open("wb") as stream:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -92,15 +96,11 @@ class Worker:
     def close(self) -> None:
         """Kill the process group and reap it."""
         for descriptor in (self._requests, self._events):
-            try:
+            with contextlib.suppress(OSError):  # closed before
                 os.close(descriptor)
-            except OSError:
-                pass  # closed before
         if self._process.poll() is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # ended between the two calls
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # ended between the two calls
         self._process.wait()
 
     def _read_line(self, deadline: float) -> bytes | None:
@@ -135,7 +135,7 @@ class InProcess:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._bench: object | None = None
+        self._bench: Bench | None = None
 
     def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
         """See ``Producer``; errors are raised as they are."""
@@ -143,7 +143,6 @@ class InProcess:
 
         if self._bench is None:
             self._bench = Bench(cell.pipeline, self._options, on_event)
-        assert isinstance(self._bench, Bench)
         self._bench.run(cell, resolve)
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
-import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -52,7 +51,7 @@ def watch_cpu(action: Callable[[], T]) -> tuple[T, Window]:
     changes = sorted(
         (event.start_ns(), event.nbytes())
         for event in kineto.kineto_results.events()
-        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
+        if event.name() == "[memory]" and event.device_type().name == "CPU"
     )
     window = Window()
     for _, nbytes in changes:

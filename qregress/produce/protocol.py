@@ -73,7 +73,8 @@ def pack(message: Event | Produce) -> bytes:
 
 def unpack_event(line: bytes) -> Event:
     """Raises ``msgspec.ValidationError``."""
-    return _events.decode(line)
+    event: Event = _events.decode(line)
+    return event
 
 
 def unpack_request(line: bytes) -> Produce:

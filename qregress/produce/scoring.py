@@ -88,6 +88,6 @@ def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ..
             found.append(Problem(prompt=index, kind="nan", detail="the image or its latents are not finite"))
             continue
         other = _unit(reference.images[index]) if reference is not None else None
-        for problem in inspect(image, latents=made.latents[index], reference=other):
-            found.append(Problem(prompt=index, kind=problem.kind, detail=problem.detail))
+        seen = inspect(image, latents=made.latents[index], reference=other)
+        found += [Problem(prompt=index, kind=problem.kind, detail=problem.detail) for problem in seen]
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -38,7 +39,7 @@ def interleave(
     pairs: int,
     time_s: float,
     resolve: Sequence[float],
-    on_pair: Callable[[int, int], None] = lambda done, total: None,
+    on_pair: Callable[[int, int], None],
 ) -> Timing:
     """Time cell and reference in pairs, A B B A, so that a drift of the machine meets both alike.
 
@@ -54,7 +55,7 @@ def interleave(
         batch = batches[count % len(batches)]
         order = ((reference, other), (cell, mine)) if count % 2 == 0 else ((cell, mine), (reference, other))
         for action, samples in order:
-            samples.append(timed(lambda action=action: action(batch), device))  # type: ignore[misc]
+            samples.append(timed(partial(action, batch), device))
         on_pair(len(mine), max(least, len(mine)))
         if len(mine) >= least and (_clear(mine, other, resolve) or time.perf_counter() - begin > time_s):
             return Timing(samples_s=tuple(mine), reference_s=tuple(other))

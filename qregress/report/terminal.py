@@ -13,7 +13,7 @@ from qregress.record import CellResult, Check
 from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
-_NONE = "–"
+_NONE = "-"
 _LOG_LINES = 20
 _WIDTH = 124
 
@@ -58,9 +58,7 @@ def undecided(result: CellResult) -> str:
     return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
 
 
-def summary(
-    results: list[CellResult], not_run: dict[str, str], run_json: Path, *, width: int, color: bool
-) -> str:
+def summary(results: list[CellResult], not_run: dict[str, str], run_json: Path, *, width: int, color: bool) -> str:
     """The table in the study's columns, one line for each cell without a verdict, counts, and where the results are."""
     stream = io.StringIO()
     console = Console(file=stream, width=max(width, _WIDTH), force_terminal=color, no_color=not color, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -10,12 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qregress.errors import ConfigError
-from qregress.record import CellResult, Data, Record, Run, encode, read
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has none; there the matrix must not be run under xdist
-    fcntl = None  # type: ignore[assignment]
+from qregress.record import CellResult, Record, Run, T, encode, read
 
 _MARK = ".qregress-run"
 
@@ -27,7 +23,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -54,7 +50,9 @@ class RunFolder:
                     return
                 if self.root.is_dir() and any(self.root.iterdir()):
                     if not mark.exists():
-                        raise ConfigError(f"{self.root}: holds other files; name an empty folder or one of an earlier run")
+                        raise ConfigError(
+                            f"{self.root}: holds other files; name an empty folder or one of an earlier run"
+                        )
                     shutil.rmtree(self.root)
                 self.root.mkdir(exist_ok=True)
                 (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -108,13 +106,10 @@ class RunFolder:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, which the system lets go of when the process ends."""
-    if fcntl is None:  # pragma: no cover - see the import
-        yield
-        return
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
-def _maybe(path: Path, kind: type[Data]) -> Data | None:  # type: ignore[type-var]
+def _maybe(path: Path, kind: type[T]) -> T | None:
     return read(path, kind) if path.exists() else None
