@@ -44,7 +44,7 @@ class CellHandle:
         self._node.user_properties.append(("qregress_verdict", result.verdict))
         self._node.user_properties.extend(sorted(terminal.numbers(result).items()))
         if result.verdict in ("fail", "crashed"):
-            pytest.fail(terminal.failure(result, self._session.folder_of(result)), pytrace=False)
+            pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
         if result.verdict in UNDECIDED and self._session.require:
             pytest.fail(terminal.undecided(result), pytrace=False)
         if result.verdict == "not-run":
@@ -150,9 +150,10 @@ class PytestSession:
         """Produce and judge."""
         return self._session.verdict(cell)
 
-    def folder_of(self, result: CellResult) -> Path:
-        """Where a cell's images lie."""
-        return self._session.folder.cell(result.id)
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return self._session.folder.root
 
     def take(self, cell_id: str) -> None:
         """A cell's test has ended, here or in a worker process."""
@@ -190,7 +191,7 @@ class PytestSession:
     def failures(self) -> list[str]:
         """What failed, at length."""
         failed = [result for result in self._writer.results if result.verdict in ("fail", "crashed")]
-        return [terminal.failure(result, self.folder_of(result)) for result in failed]
+        return [terminal.failure(result, self.root) for result in failed]
 
     def _on_event(self, event: Event) -> None:
         if self._display is not None:

@@ -165,7 +165,7 @@ class CoverageSummary(Data, frozen=True, kw_only=True):
 
 
 class CellResult(Data, frozen=True, kw_only=True):
-    """A judged cell, as run.json holds it."""
+    """A judged cell, as run.json holds it; ``images`` and ``sheet`` are paths inside the run's folder."""
 
     id: str
     pipeline: str
@@ -181,6 +181,7 @@ class CellResult(Data, frozen=True, kw_only=True):
     latency: LatencySummary | None = None
     coverage: CoverageSummary | None = None
     scores: dict[str, float | None] = {}
+    weights: tuple[WeightsId, ...] = ()
     notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     sheet: str | None = None

@@ -35,8 +35,9 @@ def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) ->
         coverage=_coverage(record.coverage),
         scores=_scores(record),
         notes=_notes(record),
-        images=record.images,
-        sheet="sheet.png" if record.images else None,
+        weights=record.scores.weights if record.scores is not None else (),
+        images=tuple(f"cells/{record.id}/{name}" for name in record.images),
+        sheet=f"cells/{record.id}/sheet.png" if record.images else None,
         seconds=record.seconds,
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import ninja
 import torch
 from optimum.quanto import QTensor, freeze, qfloat8, qint2, qint4, qint8, quantize
 from torch import nn
@@ -28,6 +30,8 @@ class Quanto:
         from optimum.quanto.library.extensions.cpp import ext
 
         what = f"{' and '.join(packed)} weights need optimum-quanto's C++ extension"
+        # torch looks for ninja on PATH, where the package's own lies only in an activated environment.
+        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
         built = Path(ext.build_directory) / "pytorch_version.txt"
         if not built.exists():
             if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):

@@ -30,8 +30,8 @@ def numbers(result: CellResult) -> dict[str, float | str]:
     return found
 
 
-def failure(result: CellResult, folder: Path) -> str:
-    """All that is needed to act on a cell that failed."""
+def failure(result: CellResult, run: Path) -> str:
+    """All that is needed to act on a cell that failed; ``run`` is the run's folder."""
     lines = [f"{result.id}: {result.verdict}"]
     if result.message:
         lines.append(f"  {result.message}")
@@ -39,12 +39,12 @@ def failure(result: CellResult, folder: Path) -> str:
         if check.verdict == "fail":
             lines += _check_lines(check)
     if result.images:
-        lines.append(f"  images: {folder / 'images'}")
+        lines.append(f"  images: {(run / result.images[0]).parent}")
         if result.sheet:
-            lines.append(f"  side by side: {folder / result.sheet}")
+            lines.append(f"  side by side: {run / result.sheet}")
     else:
         lines += [f"  | {line}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
-        lines.append(f"  record: {folder / 'record.json'}")
+        lines.append(f"  record: {run / 'cells' / result.id / 'record.json'}")
     return "\n".join(lines)
 
 

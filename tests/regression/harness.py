@@ -1,0 +1,125 @@
+"""Real runs in real processes: small matrices, and libraries damaged on purpose in front of the import path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from qregress.record import Run, read
+from qregress.store.run import RunFolder
+
+#: Two prompts at the embedded number of steps: the embedded images and memory in a quarter of the time.
+HEAD = """
+[pipelines.pixart-sigma]
+source = "pocket:pixart-sigma"
+[workloads.bs1]
+count = 2
+[run]
+latency_pairs = 1
+latency_time = "1 ms"
+deadline = "{deadline}"
+"""
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """A run that has ended."""
+
+    code: int
+    output: str
+    folder: RunFolder
+
+    @property
+    def run(self) -> Run:
+        """Its run.json."""
+        return read(self.folder.run_json, Run)
+
+    def failed_checks(self) -> dict[str, list[str]]:
+        """Cell id -> names of its failed checks, cells without any left out."""
+        found = {cell.id: [check.name for check in cell.checks if check.verdict == "fail"] for cell in self.run.cells}
+        return {cell_id: names for cell_id, names in found.items() if names}
+
+
+class Runner:
+    """Starts ``qregress run`` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(
+        self,
+        config: str,
+        *arguments: str,
+        overlay: Path | None = None,
+        name: str = "out",
+        deadline: str = "10 min",
+        variables: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a run of a configuration; ``overlay`` comes first on the import path."""
+        path = self.folder / "matrix.toml"
+        path.write_text(HEAD.format(deadline=deadline) + config, encoding="utf-8")
+        environment = os.environ | (variables or {})
+        if overlay is not None:
+            environment["PYTHONPATH"] = str(overlay)
+        command = [sys.executable, "-m", "qregress.cli", "run", f"--config={path}", f"--out={self.folder / name}"]
+        return subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str], name: str = "out") -> Finished:
+        """Wait for it."""
+        output, _ = process.communicate(timeout=600)
+        return Finished(process.returncode, output, RunFolder(self.folder / name))
+
+    def __call__(
+        self,
+        config: str,
+        *arguments: str,
+        overlay: Path | None = None,
+        name: str = "out",
+        deadline: str = "10 min",
+    ) -> Finished:
+        """Start and wait."""
+        return self.finish(self.start(config, *arguments, overlay=overlay, name=name, deadline=deadline), name)
+
+
+class Overlay:
+    """A copy of an installed package, made of links, with some lines of some files replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def replace(self, package: str, module: str, old: str, new: str) -> Path:
+        """Replace ``old``, which stands there exactly once, in a module of a package; returns the import path."""
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).parent
+        target = self.folder / Path(*package.split("."))
+        if not target.exists():
+            self._link(source, target)
+        file = target / module
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        file.unlink()
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        return self.folder
+
+    @staticmethod
+    def _link(source: Path, target: Path) -> None:
+        for path in source.rglob("*"):
+            if path.is_dir() or "__pycache__" in path.parts:
+                continue
+            link = target / path.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)

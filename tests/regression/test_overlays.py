@@ -1,0 +1,91 @@
+"""Given a damaged library, when the matrix runs, then it is red and the right check says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qregress import config
+
+if TYPE_CHECKING:
+    from tests.regression.harness import Overlay, Runner
+
+INT8 = '[settings.int8]\nweights = { transformer = "int8" }\n'
+INT8_TE = '[settings."int8+te"]\nweights = { transformer = "int8", text_encoder = "int8" }\n'
+EXCLUDE = '[settings.int8-proj_out]\nweights = { transformer = "int8" }\nexclude = ["proj_out"]\n'
+
+FREEZE = """        if isinstance(m, QModuleMixin):
+            m.freeze()
+"""
+WRONG_SCALES = f"""{FREEZE}            if "transformer_blocks.4." in name:
+                m.weight._scale.mul_(1.05)
+"""
+QUANTIZE = "    if include is not None:\n        include = [include]"
+
+
+def budgets(setting: str) -> str:
+    """The embedded matrix's own budgets of a setting, latency left out: these runs time too few pairs."""
+    limits = config.load(config.embedded_path()).budgets.of(f"pixart-sigma/{setting}/bs1")
+    names = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents")
+    return "[budgets]\n" + "".join(f"{name} = {limits[name].value}\n" for name in names if name in limits)
+
+
+def test_healthy_libraries_are_green(run_qregress: Runner) -> None:
+    """The settings that the damaged libraries fail below pass as they are."""
+    finished = run_qregress(INT8 + INT8_TE + EXCLUDE + budgets("int8"))
+    assert (finished.code, finished.failed_checks()) == (0, {}), finished.output
+
+
+def test_wrong_scales_of_one_block_change_images(run_qregress: Runner, overlay: Overlay) -> None:
+    """One block's weight scales 5 % too large: everything is quantized, but the images drift."""
+    path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, WRONG_SCALES)
+    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
+    assert finished.code == 1, finished.output
+    assert "quality.lpips" in finished.failed_checks()["pixart-sigma/int8/bs1"], finished.output
+
+
+def test_component_left_unquantized(run_qregress: Runner, overlay: Overlay) -> None:
+    """A text encoder that is silently skipped has perfect quality; only the manifest tells."""
+    damaged = f'    if "T5" in type(model).__name__:\n        return\n{QUANTIZE}'
+    path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, damaged)
+    finished = run_qregress(INT8_TE + budgets("int8+te"), overlay=path)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/int8+te/bs1": ["coverage.manifest"]}
+    assert "text_encoder" in finished.output
+
+
+def test_exclude_ignored(run_qregress: Runner, overlay: Overlay) -> None:
+    """``exclude`` that is swallowed quantizes the module that was to be left alone."""
+    path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, f"    exclude = None\n{QUANTIZE}")
+    finished = run_qregress(EXCLUDE + budgets("int8"), overlay=path)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/int8-proj_out/bs1": ["coverage.manifest"]}
+    assert "int8 instead of unquantized: proj_out" in finished.output
+
+
+def test_black_images(run_qregress: Runner, overlay: Overlay) -> None:
+    """A decoder that gives black images fails the reference itself, whose scores nothing else compares."""
+    healthy = "return (images * 0.5 + 0.5).clamp(0, 1)"
+    path = overlay.replace("diffusers", "image_processor.py", healthy, "return (images * 0).clamp(0, 1)")
+    finished = run_qregress("", overlay=path)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/reference/bs1": ["quality.sanity"]}
+    assert "black" in finished.output
+
+
+def test_nan_of_one_setting(run_qregress: Runner, overlay: Overlay) -> None:
+    """Scales that overflow make NaN, which a viewer shows as black: the cell fails, its reference does not."""
+    damaged = (
+        FREEZE + '            if "transformer_blocks.4." in name:\n                m.weight._scale.mul_(float("inf"))\n'
+    )
+    path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, damaged)
+    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
+    assert finished.code == 1, finished.output
+    assert "quality.sanity" in finished.failed_checks()["pixart-sigma/int8/bs1"]
+    assert "pixart-sigma/reference/bs1" not in finished.failed_checks()
+
+
+def test_pattern_that_means_no_module(run_qregress: Runner) -> None:
+    """A typo in ``exclude`` is told with the nearest name, not ignored."""
+    finished = run_qregress(EXCLUDE.replace('["proj_out"]', '["proj_uot"]'))
+    assert finished.code == 1, finished.output
+    assert "'proj_uot' matches no module of transformer; did you mean 'proj_out'?" in finished.output
