@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 FIXTURE = "qregress_cell"
 
 _KEY = pytest.StashKey["PytestSession"]()
+_ERROR = pytest.StashKey[pytest.UsageError]()
+#: What a worker of xdist tells its controller.
+_OUTPUT = "qregress"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,22 +48,37 @@ def _session(config: pytest.Config) -> PytestSession:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """A configuration that is there, or a device that was asked for, is checked whatever the tests are."""
     config = session.config
-    given = config.getoption("qregress_config") or config.getoption("qregress_device")
+    given = any(config.getoption(f"qregress_{name}") for name in ("config", "device", "out"))
     if given or (config.rootpath / "qregress.toml").exists():
         _session(config).check()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item per cell for each test that takes one."""
-    if FIXTURE in metafunc.fixturenames:
+    if FIXTURE not in metafunc.fixturenames:
+        return
+    try:
         _session(metafunc.config).parametrize(metafunc)
+    except pytest.UsageError as error:
+        # Raised here it would end as one more file that cannot be collected; see below.
+        metafunc.config.stash[_ERROR] = error
+        metafunc.parametrize(FIXTURE, [], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take away the cells that this device does not run, and count them."""
-    if _KEY in config.stash:
-        config.stash[_KEY].select(items)
+    try:
+        if _ERROR in config.stash:
+            raise config.stash[_ERROR]
+        if _KEY in config.stash:
+            config.stash[_KEY].select(items)
+    except pytest.UsageError as error:
+        if not hasattr(config, "workerinput"):
+            raise
+        # Only the controller of xdist can end a run with a line and exit code 4.
+        config.workeroutput[_OUTPUT] = {"error": str(error)}  # type: ignore[attr-defined]
+        items.clear()
 
 
 @pytest.fixture
@@ -71,7 +89,7 @@ def qregress_cell(request: pytest.FixtureRequest) -> CellHandle:
 
 
 class _Recorder:
-    """Takes judged cells from the reports of their tests."""
+    """Takes judged cells from the reports of their tests, and what the workers of xdist tell at their end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -81,6 +99,15 @@ class _Recorder:
         for name, value in report.user_properties if report.when == "call" else ():
             if name == FIXTURE:
                 _session(self._config).take(str(value))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended: which cells it was to run, which it does not run here, or why it could not start."""
+        told = getattr(node, "workeroutput", {}).get(_OUTPUT, {})
+        if "error" in told:
+            self._config.stash[_ERROR] = pytest.UsageError(told["error"])
+        elif told:
+            _session(self._config).merge(told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -92,6 +119,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     """End the worker and complete ``run.json``, before the summary is written."""
-    if _KEY in session.config.stash:
-        session.config.stash[_KEY].finish(session)
+    config = session.config
+    if _KEY in config.stash and _ERROR not in config.stash:
+        told = config.stash[_KEY].finish(session)
+        if hasattr(config, "workerinput"):
+            config.workeroutput[_OUTPUT] = told  # type: ignore[attr-defined]
     yield
+    raised = session.exitstatus == pytest.ExitCode.USAGE_ERROR or hasattr(config, "workerinput")
+    if _ERROR in config.stash and not raised:
+        raise config.stash[_ERROR]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,15 @@ class PytestSession:
             start=self._starter(),
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
+        self._chosen: set[str] = set()
         self._writer = RunWriter(self._session.folder, list(self._cells))
 
     def check(self) -> None:
-        """A CUDA device that was asked for is there: ``UsageError``, exit code 4, if not."""
+        """Results can be written and a CUDA device that was asked for is there: ``UsageError``, exit code 4, if not."""
+        try:
+            self._session.folder.check()
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
         device = self._session.device
         if not device.startswith("cuda"):
             return
@@ -164,19 +170,39 @@ class PytestSession:
             if self._display is not None:
                 self._display.on_result(result)
 
-    def finish(self, session: pytest.Session) -> None:
-        """End the worker, complete ``run.json``."""
+    def merge(self, told: dict[str, Any]) -> None:
+        """What ``finish`` returned in a worker of xdist, of which each collects all cells."""
+        self._chosen.update(told["chosen"])
+        for cell_id, reason in told["not_run"].items():
+            self._writer.skip(cell_id, reason)
+
+    def finish(self, session: pytest.Session) -> dict[str, Any]:
+        """End the worker process, complete ``run.json``; returns what the controller of xdist must know."""
         self._session.close()
-        if hasattr(self._config, "workerinput") or not self.opened:
-            return
-        complete = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        self._writer.write(complete=complete)
-        if self.require and self._writer.not_run and session.exitstatus == pytest.ExitCode.OK:
+        if hasattr(session, "items"):
+            self._chosen.update(cell_id for item in session.items if (cell_id := _cell_of(item)))
+        told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
+        if hasattr(self._config, "workerinput") or self._option("collectonly"):
+            return told
+        judged = {result.id for result in self._writer.results}
+        for cell_id in self._chosen - judged:
+            self._writer.skip(cell_id, "the run ended before its test had checked it")
+        if self.opened:
+            ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+            self._writer.write(complete=ended and self._chosen <= judged)
+        green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if self.require and self._writer.not_run and green:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return told
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to report: most pytest runs have nothing to do with cells."""
+        return self.opened or bool(self._writer.not_run)
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """The table and the counts, under pytest's own summary."""
-        if not self.opened and not self._writer.not_run:
+        if not self.has_news:
             return
         width = reporter._tw.fullwidth  # noqa: SLF001 - the reporter's own width is not public
         reporter.section("qregress")
@@ -184,9 +210,8 @@ class PytestSession:
 
     def report(self, width: int, *, color: bool) -> str:
         """The table, the counts and the path of the results."""
-        return terminal.summary(
-            self._writer.results, self._writer.not_run, self._session.folder.run_json, width=width, color=color
-        )
+        written = self._session.folder.run_json if self.opened else None
+        return terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
 
     def failures(self) -> list[str]:
         """What failed, at length."""
@@ -197,15 +222,20 @@ class PytestSession:
         if self._display is not None:
             self._display.on_event(event)
             return
+        if isinstance(event, Say):
+            self._show(f"qregress: {event.text}")
+        elif isinstance(event, Progress) and self._config.get_verbosity() > 1:
+            self._show(f"{event.cell}: {event.stage} {event.done}/{event.total}")
+
+    def _show(self, line: str) -> None:
+        """On the screen at once, and not in the output that pytest keeps for a failure."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
             return
-        if isinstance(event, Say):
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
             reporter.ensure_newline()
-            reporter.write_line(f"qregress: {event.text}")
-        elif isinstance(event, Progress) and self._config.get_verbosity() > 1:
-            reporter.ensure_newline()
-            reporter.write_line(f"{event.cell}: {event.stage} {event.done}/{event.total}")
+            reporter.write_line(line)
 
 
 def _cell_of(item: pytest.Item) -> str | None:

@@ -58,7 +58,9 @@ def undecided(result: CellResult) -> str:
     return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
 
 
-def summary(results: list[CellResult], not_run: dict[str, str], run_json: Path, *, width: int, color: bool) -> str:
+def summary(
+    results: list[CellResult], not_run: dict[str, str], run_json: Path | None, *, width: int, color: bool
+) -> str:
     """The table in the study's columns, one line for each cell without a verdict, counts, and where the results are."""
     stream = io.StringIO()
     console = Console(file=stream, width=max(width, _WIDTH), force_terminal=color, no_color=not color, highlight=False)
@@ -71,7 +73,8 @@ def summary(results: list[CellResult], not_run: dict[str, str], run_json: Path, 
     for reason, count in reasons.items():
         console.print(f"{count} cells NOT run: {reason}", markup=False, soft_wrap=True)
     console.print(_counts(results, not_run), markup=False, soft_wrap=True)
-    console.print(f"results: {run_json}", markup=False, soft_wrap=True)
+    if run_json is not None:
+        console.print(f"results: {run_json}", markup=False, soft_wrap=True)
     return stream.getvalue()
 
 
