@@ -14,6 +14,7 @@ from qregress.errors import ConfigError
 from qregress.record import CellResult, Record, Run, T, encode, read
 
 _MARK = ".qregress-run"
+_HINT = "; choose another folder with --qregress-out"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -40,27 +41,41 @@ class RunFolder:
 
         A folder that is not a run's is never emptied. Raises ``ConfigError`` with one line.
         """
-        try:
-            if self.root.exists() and not self.root.is_dir():
-                raise ConfigError(f"{self.root}: is a file; name a folder for the results")
+        self.check()
+        with self._explained():
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.root.parent / f".{self.root.name}.lock"):
+            with _locked(self.root.parent):
                 mark = self.root / _MARK
                 if mark.exists() and mark.read_text(encoding="utf-8") == run_id:
                     return
-                if self.root.is_dir() and any(self.root.iterdir()):
-                    if not mark.exists():
-                        raise ConfigError(
-                            f"{self.root}: holds other files; name an empty folder or one of an earlier run"
-                        )
-                    shutil.rmtree(self.root)
                 self.root.mkdir(exist_ok=True)
-                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+                for path in {*self.root.iterdir()} - {mark}:  # kept, so that a kill here leaves a run's folder
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
                 mark.write_text(run_id, encoding="utf-8")
+                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+
+    def check(self) -> None:
+        """Whether ``start`` can work, as far as that shows without writing. Raises ``ConfigError`` with one line."""
+        with self._explained():
+            there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+            if not there.is_dir():
+                which = "" if there == self.root else f"{there} "
+                raise ConfigError(f"{self.root}: {which}is a file, not a folder{_HINT}")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise ConfigError(f"{self.root}: cannot write results there: {there} is not writable{_HINT}")
+            if there == self.root and not (self.root / _MARK).exists() and any(self.root.iterdir()):
+                raise ConfigError(f"{self.root}: holds other files; name an empty folder or one of an earlier run")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise ConfigError(
-                f"{self.root}: cannot write results there: {error.strerror}; choose another folder with --qregress-out"
-            ) from None
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{self.root}: cannot write results there: {reason}{_HINT}") from None
 
     def cell(self, cell_id: str) -> Path:
         """The folder of one cell."""
@@ -99,16 +114,19 @@ class RunFolder:
     @contextlib.contextmanager
     def device_lock(self) -> Iterator[None]:
         """One process at a time on the device, as under ``pytest -n``: measured things must not disturb each other."""
-        with _locked(self.root / ".device.lock"):
+        with _locked(self.root):
             yield
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which the system lets go of when the process ends."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    """Hold an exclusive lock on a folder: it leaves no file behind, and the system ends it with the process."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _maybe(path: Path, kind: type[T]) -> T | None:
