@@ -6,7 +6,7 @@ import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast, get_args
 
 import msgspec
 
@@ -18,6 +18,7 @@ from qregress.metrics import LPIPS_NAMES, MetricError, validate_clip_name
 from qregress.quantize import BACKENDS, weight_types
 
 DEVICES = ("cpu", "cuda")
+DTYPES: tuple[str, ...] = get_args(DType)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 
@@ -27,9 +28,9 @@ class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Setting(msgspec.Struct, forbid_unknown_fields=True):
-    weights: dict[str, str]
+    weights: dict[str, Any]
     exclude: list[str] = []
-    dtype: DType = "float16"
+    dtype: str = "float16"
     backend: str = "quanto"
 
 
@@ -202,9 +203,15 @@ class _Loader:
         allowed = weight_types(table.backend)
         for component, kind in table.weights.items():
             if kind not in allowed:
-                self.fail(f"{key}.weights.{component}", f"unknown weight type '{kind}'; {nearest(kind, allowed)}")
+                self.fail(f"{key}.weights.{component}", f"unknown weight type '{kind}'; {nearest(str(kind), allowed)}")
+        if table.dtype not in DTYPES:
+            self.fail(f"{key}.dtype", f"unknown dtype '{table.dtype}'; {nearest(table.dtype, DTYPES)}")
         return Setting(
-            name=name, weights=table.weights, exclude=tuple(table.exclude), dtype=table.dtype, backend=table.backend
+            name=name,
+            weights=table.weights,
+            exclude=tuple(table.exclude),
+            dtype=cast("DType", table.dtype),
+            backend=table.backend,
         )
 
     def components(self, pipeline: Pipeline, settings: tuple[Setting, ...]) -> None:
@@ -268,7 +275,7 @@ class _Loader:
         try:
             validate_clip_name(metrics.clip)
         except MetricError as error:
-            self.fail("metrics", str(error))
+            self.fail("metrics.clip", str(error))
         return metrics
 
     def budgets(self, table: Any, cells: list[Cell]) -> Budgets:

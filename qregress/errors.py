@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class QregressError(Exception):
     """Base of all errors that qregress raises on purpose."""
 
+    def __str__(self) -> str:
+        """One line, whatever names from a file hold."""
+        return "\\n".join(super().__str__().splitlines())
+
 
 class ConfigError(QregressError):
     """The configuration, or what it names, is wrong. Exit code 4."""

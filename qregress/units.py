@@ -16,14 +16,14 @@ def _parse(text: str, units: dict[str, float] | dict[str, int], example: str) ->
     if match is None or match["unit"] not in units:
         raise ValueError(f"expected a number and one of {', '.join(units)}, as in {example!r}, found {text!r}")
     value = float(match["number"]) * units[match["unit"]]
-    if value <= 0:
-        raise ValueError(f"expected more than zero, found {text!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"expected more than zero and a finite number, found {text!r}")
     return value
 
 
 def parse_bytes(text: str) -> int:
     """``"5.5 GiB"`` to bytes. Raises ``ValueError`` with one line for anything else."""
-    return round(_parse(text, _BYTES, "5.5 GiB"))
+    return max(1, round(_parse(text, _BYTES, "5.5 GiB")))
 
 
 def parse_seconds(text: str) -> float:

@@ -38,6 +38,8 @@ def act(options: argparse.Namespace) -> int:
     import pytest
 
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
     display = Display(sys.stderr)
     reporter = _Reporter(display)
     arguments = [
@@ -61,6 +63,8 @@ def act(options: argparse.Namespace) -> int:
     arguments += ["-k", options.k] if options.k else []
     with display:
         code = pytest.main(arguments, plugins=[_Named(display), reporter])
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED and options.k:
+        print(f"no cell was run: none that this device runs matches -k {options.k!r}", file=sys.stderr)
     return int(code)
 
 
@@ -97,7 +101,7 @@ class _Reporter:
 
         session = config.stash.get(_KEY, None)
         self._display.stop()
-        if session is not None and session.opened:
+        if session is not None and session.has_news:
             for text in session.failures():
                 print(f"\n{text}")
             print()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qregress.errors import ConfigError, nearest
 from qregress.pipelines import path, pocket
+from qregress.pipelines.families import family
 from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ SOURCES = {"pocket": pocket.find, "path": path.find}
 def check(source: str) -> Folder:
     """Find a pipeline's files and check that they are whole, without loading a model.
 
-    Raises ``ConfigError`` for a source that does not exist, ``SourceError`` for files that are missing or truncated.
+    Raises ``ConfigError`` for a source that does not exist or a pipeline class that is not known, ``SourceError`` for
+    files that are missing or truncated.
     """
     scheme, separator, rest = source.partition(":")
     if not separator or scheme not in SOURCES:
         found = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
         raise ConfigError(f"unknown source {found}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
-    return SOURCES[scheme](rest)
+    folder = SOURCES[scheme](rest)
+    family(folder.class_name)
+    return folder
 
 
 def load(source: str, dtype: str, device: str) -> DiffusionPipeline:

@@ -66,14 +66,20 @@ def inspect(path: Path, shared: dict[str, Path]) -> tuple[str, tuple[str, ...]]:
 
 def _check_component(folder: Path) -> bool:
     """Whether it carries weights; raises ``SourceError`` where they are missing or cut off."""
-    weights = sorted(folder.glob("*.safetensors"))
-    config = folder / "config.json"
-    if config.exists():
+    weights, configs = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*config.json"))
+    for config in configs:
         read_json(config)
-        if not weights:
-            raise SourceError(f"{folder}: has a config.json but no .safetensors file; copy the folder again")
+    if not configs:
+        # Models have a config.json; schedulers and tokenizers one with a name of their own.
+        raise SourceError(f"{folder}: has no config.json of any kind; copy the folder again")
+    if folder / "config.json" in configs and not weights:
+        raise SourceError(f"{folder}: has a config.json but no .safetensors file; copy the folder again")
     for index in folder.glob("*.safetensors.index.json"):
-        for shard in set(read_json(index).get("weight_map", {}).values()):
+        table = read_json(index)
+        shards = table.get("weight_map") if isinstance(table, dict) else None
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise SourceError(f"{index}: names no files (weight_map); copy it again")
+        for shard in sorted(set(shards.values())):
             if not (folder / shard).exists():
                 raise SourceError(f"{folder / shard}: missing; {index.name} names it")
     for file in weights:
@@ -83,17 +89,19 @@ def _check_component(folder: Path) -> bool:
 
 def check_safetensors(file: Path) -> None:
     """Compare a safetensors file's size with what its header promises, as a cut-off download shows."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(_PREFIX)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
-        if not _SMALLEST_HEADER <= length <= min(size - _PREFIX, _HEADER_LIMIT):
-            raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
-        try:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(_PREFIX)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
+            if not _SMALLEST_HEADER <= length <= min(size - _PREFIX, _HEADER_LIMIT):
+                raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
             header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise SourceError(f"{file}: its safetensors header is damaged; copy it again") from None
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise SourceError(f"{file}: its safetensors header is damaged; copy it again") from None
     expected = _PREFIX + length + max(ends, default=0)
     if size != expected:
         raise SourceError(f"{file}: truncated or overlong: {size} bytes, its header promises {expected}; copy it again")
