@@ -5,6 +5,7 @@ Sanity, coverage and budgets need no baseline.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
@@ -36,6 +37,7 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 def _mean_and_worst(
     name: str, values: Sequence[float], limit: Limit, worst_limit: Limit | None, of: str, prompts: Sequence[str]
 ) -> Check:
+    values = [math.inf if math.isnan(value) else value for value in values]  # NaN is beyond every limit
     mean, worst = statistics.fmean(values), max(values)
     bound = worst_limit.value if worst_limit is not None else limit.value * WORST_FACTOR
     basis = worst_limit.basis if worst_limit is not None else f"{WORST_FACTOR:g} x the mean's limit"
@@ -148,7 +150,7 @@ def _near(pattern: str, names: list[str]) -> str:
 def _memory(name: str, key: str, pick: Callable[[Record], int | None], subject: Subject) -> Check | None:
     limit = subject.limits.get(key)
     value = pick(subject.record)
-    if limit is None or value is None:
+    if limit is None or value is None or (limit.relative and subject.record.setting == "reference"):
         return None
     bound = limit.value
     if limit.relative:
