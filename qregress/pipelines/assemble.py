@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
+from diffusers.utils import deprecation_utils
 
 from qregress.errors import SourceError
 from qregress.pipelines.families import family
@@ -12,6 +14,9 @@ from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+#: diffusers' own name for the argument: ``torch_dtype`` is deprecated where ``dtype`` exists, and goes in 1.0.
+_DTYPE = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
 
 
 def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
@@ -25,19 +30,17 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     ``dtype`` is a torch dtype's name. Modules that a library keeps in float32 (T5's ``wo`` under float16) stay so, as
     they do for users of ``from_pretrained``. Raises ``SourceError`` with one line where a library cannot load it.
     """
-    import diffusers
-
     compute = getattr(torch, dtype)
     vae = family(folder.class_name).vae
     components: dict[str, Any] = {}
     try:
         for name, path in folder.shared.items():
             kind = vae_dtype(compute, device) if name == vae else compute
-            components[name] = diffusers.AutoModel.from_pretrained(str(path), torch_dtype=kind, local_files_only=True)
+            components[name] = diffusers.AutoModel.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
-            torch_dtype={vae: vae_dtype(compute, device), "default": compute},
             local_files_only=True,
+            **{_DTYPE: {vae: vae_dtype(compute, device), "default": compute}},
             **components,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

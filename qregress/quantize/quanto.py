@@ -30,8 +30,10 @@ class Quanto:
         from optimum.quanto.library.extensions.cpp import ext
 
         what = f"{' and '.join(packed)} weights need optimum-quanto's C++ extension"
-        # torch looks for ninja on PATH, where the package's own lies only in an activated environment.
-        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
+        if shutil.which("ninja") is None:
+            # The package's own is on PATH in an activated environment only. One that is there stays the one that is
+            # used: another version of ninja would not know the log of what is built, and build it again.
+            os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), ninja.BIN_DIR])
         built = Path(ext.build_directory) / "pytorch_version.txt"
         if not built.exists():
             if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):

@@ -88,9 +88,11 @@ class Runner:
         overlay: Path | None = None,
         name: str = "out",
         deadline: str = "10 min",
+        variables: dict[str, str] | None = None,
     ) -> Finished:
         """Start and wait."""
-        return self.finish(self.start(config, *arguments, overlay=overlay, name=name, deadline=deadline), name)
+        process = self.start(config, *arguments, overlay=overlay, name=name, deadline=deadline, variables=variables)
+        return self.finish(process, name)
 
 
 class Overlay:
@@ -118,8 +120,9 @@ class Overlay:
     @staticmethod
     def _link(source: Path, target: Path) -> None:
         for path in source.rglob("*"):
-            if path.is_dir() or "__pycache__" in path.parts:
-                continue
-            link = target / path.relative_to(source)
+            inside = path.relative_to(source)
+            if path.is_dir() or {"__pycache__", "build"}.intersection(inside.parts):
+                continue  # what the package has compiled for itself belongs to the healthy one
+            link = target / inside
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
