@@ -1,0 +1,99 @@
+"""Configurations, pipeline folders and records to test with. No torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from qregress.matrix import Cell, Pipeline, Setting, Workload
+from qregress.record import Check, Memory, Record, Scores, Timing, Verdict
+
+CONFIG = """
+[pipelines.pixart]
+source = "path:pipeline"
+devices = ["cpu", "cuda"]
+[settings.int8]
+weights = { transformer = "int8" }
+[settings."int8+te"]
+weights = { transformer = "int8", text_encoder = "int8" }
+[workloads.bs1]
+prompts = ["a small red circle", "a large blue square"]
+[budgets]
+lpips = 0.05
+"""
+
+REFERENCE, INT8, INT8_TE = "pixart/reference/bs1", "pixart/int8/bs1", "pixart/int8+te/bs1"
+
+
+def write_safetensors(path: Path, size: int = 16) -> None:
+    """A whole safetensors file with one tensor of ``size`` bytes."""
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+def write_folder(path: Path) -> Path:
+    """A Diffusers folder whose files are whole as far as that can be seen without loading them."""
+    entries: dict[str, Any] = {"_class_name": "PixArtSigmaPipeline", "_diffusers_version": "0.37.1"}
+    for name in ("transformer", "text_encoder", "vae"):
+        entries[name] = ["diffusers", "Model"]
+        (path / name).mkdir(parents=True)
+        (path / name / "config.json").write_text("{}")
+        write_safetensors(path / name / "model.safetensors")
+    for name in ("scheduler", "tokenizer"):
+        entries[name] = ["diffusers", "Thing"]
+        (path / name).mkdir()
+        (path / name / f"{name}_config.json").write_text("{}")
+    (path / "model_index.json").write_text(json.dumps(entries))
+    return path
+
+
+def write_project(path: Path, config: str = CONFIG) -> Path:
+    """A folder with a qregress.toml and the pipeline that it names; returns the configuration's path."""
+    write_folder(path / "pipeline")
+    (path / "qregress.toml").write_text(config)
+    return path / "qregress.toml"
+
+
+def make_cell(pipeline: str = "pixart", setting: str = "int8", workload: str = "bs1") -> Cell:
+    """A cell with one prompt."""
+    return Cell(
+        pipeline=Pipeline(name=pipeline, source="path:pipeline", devices=("cpu",)),
+        setting=Setting(name=setting, weights={"transformer": "int8"}),
+        workload=Workload(name=workload, prompts=("a small red circle",)),
+    )
+
+
+def make_record(cell_id: str = INT8, **fields: Any) -> Record:
+    """A record that ran; ``fields`` replace what it has."""
+    pipeline, setting, workload = cell_id.split("/")
+    given = {"status": "ran", "prompts": ("a small red circle", "a large blue square")} | fields
+    return Record(id=cell_id, pipeline=pipeline, setting=setting, workload=workload, **given)
+
+
+def make_memory(static: int, peak: int | None = None) -> Memory:
+    """Figures of a cell whose other figures do not matter."""
+    return Memory(
+        storage_bytes=static,
+        static_bytes=static,
+        peak_bytes=peak if peak is not None else static,
+        reserved_bytes=None,
+        load_peak_bytes=static,
+        components={"transformer": static},
+    )
+
+
+def make_scores(**fields: Any) -> Scores:
+    """Scores of two images without problems."""
+    return Scores(**({"lpips": (0.01, 0.02)} | fields))
+
+
+def make_timing(seconds: float, reference: float, pairs: int = 8) -> Timing:
+    """Interleaved pairs without noise."""
+    return Timing(samples_s=(seconds,) * pairs, reference_s=(reference,) * pairs)
+
+
+def make_check(verdict: Verdict, name: str = "quality.lpips", why: str = "because") -> Check:
+    """A check with a verdict."""
+    return Check(name=name, verdict=verdict, value=0.1, limit=0.05, basis="budget", why=why)

@@ -1,0 +1,90 @@
+"""Mistakes that a configuration can have: what to replace, and what the error then says. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.making import CONFIG
+
+
+class Mistake(NamedTuple):
+    """``old`` is replaced by ``new``; the error names ``key`` and says ``says``."""
+
+    old: str
+    new: str
+    key: str
+    says: str
+
+    def write(self, path: Path) -> None:
+        """The configuration with this mistake."""
+        assert self.old in CONFIG
+        path.write_text(CONFIG.replace(self.old, self.new, 1))
+
+
+_PIPELINE = 'source = "path:pipeline"'
+_INT8 = 'weights = { transformer = "int8" }'
+_PROMPTS = 'prompts = ["a small red circle", "a large blue square"]'
+_BUDGET = "lpips = 0.05"
+_NOT_TOML = "not valid TOML"
+
+MISTAKES = {
+    "malformed": Mistake("[budgets]", "[budgets", "", _NOT_TOML),
+    "twice": Mistake(_BUDGET, f"{_BUDGET}\n{_BUDGET}", "", _NOT_TOML),
+    "table": Mistake("[budgets]", "[budget]", "budget", "unknown table; did you mean 'budgets'?"),
+    "pipeline-key": Mistake("source =", "sourc =", "pipelines.pixart.sourc", "did you mean 'source'?"),
+    "pipeline-no-key": Mistake(_PIPELINE, "", "pipelines.pixart", "missing required field `source`"),
+    "pipeline-name": Mistake("[pipelines.pixart]", '[pipelines."a/b"]', "pipelines.'a/b'", "a name is made of letters"),
+    "pipeline-table": Mistake("[pipelines.pixart]", "[[pipelines]]", "pipelines", "expected tables like"),
+    "scheme": Mistake("path:pipeline", "pth:pipeline", "pipelines.pixart.source", "'pth:'; did you mean 'path'?"),
+    "no-scheme": Mistake(
+        "path:pipeline", "pipeline", "pipelines.pixart.source", "has no scheme; allowed: path, pocket"
+    ),
+    "no-folder": Mistake("path:pipeline", "path:", "pipelines.pixart.source", "names no folder"),
+    "folder": Mistake("path:pipeline", "path:pipelime", "pipelines.pixart.source", "no such folder"),
+    "pocket": Mistake("path:pipeline", "pocket:pixart-sigmo", "pipelines.pixart.source", "unknown pocket pipeline"),
+    "device": Mistake('"cpu", "cuda"', '"cpu", "cudo"', "pipelines.pixart.devices", "did you mean 'cuda'?"),
+    "no-device": Mistake('"cpu", "cuda"', "", "pipelines.pixart.devices", "empty; allowed: cpu, cuda"),
+    "setting-key": Mistake(_INT8, f"{_INT8}\nexlude = []", "settings.int8.exlude", "did you mean 'exclude'?"),
+    "setting-name": Mistake("[settings.int8]", "[settings.reference]", "settings.reference", "choose another name"),
+    "component": Mistake("transformer =", "transformr =", "settings.int8.weights.transformr", "'transformer'?"),
+    "weight-type": Mistake('"int8"', '"in8"', "settings.int8.weights.transformer", "did you mean 'int8'?"),
+    "weight-kind": Mistake('"int8"', "8", "settings.int8.weights.transformer", "unknown weight type '8'; allowed:"),
+    "no-weights": Mistake(_INT8, "weights = {}", "settings.int8.weights", "empty; name a component"),
+    "dtype": Mistake(_INT8, f'{_INT8}\ndtype = "floot16"', "settings.int8.dtype", "did you mean 'float16'?"),
+    "backend": Mistake(_INT8, f'{_INT8}\nbackend = "quonto"', "settings.int8.backend", "did you mean 'quanto'?"),
+    "exclude": Mistake(_INT8, f'{_INT8}\nexclude = "proj_out"', "settings.int8.exclude", "expected `array`, got `str`"),
+    "workload-key": Mistake(_PROMPTS, "promts = []", "workloads.bs1.promts", "did you mean 'prompts'?"),
+    "seed": Mistake(_PROMPTS, "seed = -1", "workloads.bs1.seed", "expected zero or more, found -1"),
+    "seed-type": Mistake(_PROMPTS, 'seed = "0"', "workloads.bs1.seed", "expected `int`, got `str`"),
+    "steps": Mistake(_PROMPTS, "steps = 0", "workloads.bs1.steps", "expected one or more, found 0"),
+    "steps-type": Mistake(_PROMPTS, "steps = 1.5", "workloads.bs1.steps", "got `float`"),
+    "batch": Mistake(_PROMPTS, "batch_size = 0", "workloads.bs1.batch_size", "expected one or more, found 0"),
+    "width": Mistake(_PROMPTS, "width = -8", "workloads.bs1.width", "expected one or more, found -8"),
+    "guidance": Mistake(_PROMPTS, "guidance = nan", "workloads.bs1.guidance", "expected a number from zero, found nan"),
+    "count": Mistake(_PROMPTS, f"{_PROMPTS}\ncount = 3", "workloads.bs1.count", "asks for 3 prompts of 2"),
+    "no-prompts": Mistake(_PROMPTS, "prompts = []", "workloads.bs1.prompts", "name at least one prompt"),
+    "empty-prompt": Mistake(_PROMPTS, 'prompts = ["a", " "]', "workloads.bs1.prompts", "an empty prompt"),
+    "prompt-type": Mistake(_PROMPTS, "prompts = [1]", "workloads.bs1.prompts", "expected `str`, got `int`"),
+    "prompt-file": Mistake(_PROMPTS, 'prompts = "promts.txt"', "workloads.bs1.prompts", "No such file"),
+    "prompt-binary": Mistake(_PROMPTS, 'prompts = "binary"', "workloads.bs1.prompts", "not UTF-8"),
+    "prompt-empty": Mistake(_PROMPTS, 'prompts = "empty"', "workloads.bs1.prompts", "an empty prompt list"),
+    "lpips": Mistake("[budgets]", '[metrics]\nlpips = "st-alx"\n[budgets]', "metrics.lpips", "did you mean 'st-alex'?"),
+    "clip": Mistake("[budgets]", '[metrics]\nclip = "pocet"\n[budgets]', "metrics.clip", "allowed: 'pocket'"),
+    "metric": Mistake("[budgets]", '[metrics]\nlpip = "vgg"\n[budgets]', "metrics.lpip", "did you mean 'lpips'?"),
+    "metrics": Mistake("\n[pipelines", '\nmetrics = "vgg"\n[pipelines', "metrics", "expected a table, found str"),
+    "budget-key": Mistake(_BUDGET, "lpps = 0.05", "budgets.lpps", "did you mean 'lpips'?"),
+    "budget-value": Mistake(_BUDGET, "lpips = -0.05", "budgets", "lpips: expected a number from zero, found -0.05"),
+    "budget-type": Mistake(_BUDGET, "lpips = true", "budgets", "lpips: expected a number from zero, found True"),
+    "budget-unit": Mistake(_BUDGET, 'memory = "5 GB"', "budgets", "one of B, KiB, MiB, GiB, TiB"),
+    "budget-bare": Mistake(_BUDGET, "latency = 1.6", "budgets", 'latency: expected a text like "1.6 s" or "0.50x"'),
+    "budget-factor": Mistake(_BUDGET, 'latency = "fastx"', "budgets", "latency: expected a number and one of x"),
+    "budget-cell": Mistake(_BUDGET, '[budgets."pixort/int8"]\nlpips = 1', 'budgets."pixort/int8"', "matches no cell"),
+    "run": Mistake("[budgets]", '[run]\ndeadline = "soon"\n[budgets]', "run.deadline", "expected a number and one of"),
+    "run-pairs": Mistake("[budgets]", "[run]\nlatency_pairs = 0\n[budgets]", "run.latency_pairs", "found 0"),
+    "line-break": Mistake("[budgets]", '["bud\\ngets"]', "bud\\ngets", "unknown table; did you mean 'budgets'?"),
+}
+
+PARAMETERS = [pytest.param(mistake, id=name) for name, mistake in MISTAKES.items()]

@@ -1,0 +1,173 @@
+"""Each check: what passes, what fails, what it says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from qregress.judge.budgets import WORST_FACTOR, Limits
+from qregress.judge.checks import Subject, run
+from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Timing
+from tests.making import REFERENCE, make_memory, make_record, make_scores, make_timing
+
+
+def check(name: str, record: Record, reference: Record | None = None, **limits: object) -> Check | None:
+    """The check of that name, ``None`` where it has nothing to say."""
+    subject = Subject(record, reference, Limits.parse(limits).limits)
+    return next((found for found in run(subject) if found.name == name), None)
+
+
+def verdict(name: str, record: Record, reference: Record | None = None, **limits: object) -> str | None:
+    """Its verdict."""
+    found = check(name, record, reference, **limits)
+    return found and found.verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((0.05, 0.05), "pass"), ((0.0, 0.11), "fail"), ((0.06, 0.05), "fail"), ((0.01, math.nan), "fail")],
+)
+def test_lpips_mean(values: tuple[float, ...], expected: str) -> None:
+    """Given a limit, then the mean passes up to it, and NaN never does."""
+    assert verdict("quality.lpips", make_record(scores=make_scores(lpips=values)), lpips=0.05) == expected
+
+
+def test_lpips_worst() -> None:
+    """Given a mean within its limit, when one prompt is far beyond, then it fails and that prompt is named."""
+    record = make_record(scores=make_scores(lpips=(0.0, 0.09)))
+    assert verdict("quality.lpips", record, lpips=0.05) == "pass"
+    found = check("quality.lpips", record, lpips=0.05, lpips_worst=0.08)
+    assert found is not None
+    assert (found.verdict, found.value, found.worst, found.worst_limit) == ("fail", 0.045, 0.09, 0.08)
+    assert found.why == "worst LPIPS 0.0900 over 0.08 (budget), prompt 'a large blue square'"
+
+
+def test_worst_has_a_limit_of_its_own() -> None:
+    """Given a limit of the mean alone, then the worst prompt may be some times as far and no further."""
+    scores = make_scores(lpips=(0.0,) * 9 + (0.011 * WORST_FACTOR,))
+    assert verdict("quality.lpips", make_record(scores=scores), lpips=0.011) == "pass"
+    scores = make_scores(lpips=(0.0,) * 9 + (0.0111 * WORST_FACTOR,))
+    assert verdict("quality.lpips", make_record(scores=scores), lpips=0.011) == "fail"
+
+
+def test_clip_drop_is_paired() -> None:
+    """Given CLIP scores of both images of each prompt, then their mean difference is limited, as a cosine."""
+    record = make_record(scores=make_scores(clip=(30.0, 20.0), clip_reference=(31.0, 22.0)))
+    found = check("quality.clip_drop", record, clip_drop=0.01)
+    assert found is not None
+    assert found.verdict == "fail"
+    assert (found.value, found.worst) == pytest.approx((0.015, 0.02))
+    assert verdict("quality.clip_drop", record, clip_drop=0.02) == "pass"
+
+
+def test_latents_that_are_not_finite_are_beyond_every_limit() -> None:
+    """Given a prompt whose latents have no distance, then the check fails."""
+    record = make_record(scores=make_scores(latents=(0.1, None)))
+    assert verdict("quality.latents", record, latents=1000.0) == "fail"
+    assert verdict("quality.latents", make_record(scores=make_scores(latents=(0.1, 0.1))), latents=0.1) == "pass"
+
+
+def test_sanity_needs_no_budget() -> None:
+    """Given a black image, then sanity fails, whatever the scores say, and names the prompt."""
+    problem = Problem(prompt=1, kind="black", detail="mean 0.0")
+    found = check("quality.sanity", make_record(scores=make_scores(lpips=(0.0, 0.0), problems=(problem,))))
+    assert found is not None
+    assert (found.verdict, found.value, found.why) == ("fail", 1.0, "prompt 1: black, mean 0.0")
+    assert verdict("quality.sanity", make_record(scores=make_scores())) == "pass"
+
+
+def module(name: str, expected: str | None, found: str | None) -> ModuleCoverage:
+    """One linear layer."""
+    return ModuleCoverage(
+        name=name, module="Linear", expected=expected, found=found, tensor="T", dtype="float16", bytes=8
+    )
+
+
+@pytest.mark.parametrize(
+    ("modules", "says"),
+    [
+        ([("a", "int8", None), ("b", "int8", "int8")], "transformer: 1 of 2 modules are float16 instead of int8: a"),
+        ([("a", None, "int8")], "transformer: 1 of 1 modules are int8 instead of unquantized: a"),
+        ([("a", "int8", "int4")], "transformer: 1 of 1 modules are int4 instead of int8: a"),
+        (
+            [(name, "int8", None) for name in "abcde"],
+            "transformer: 5 of 5 modules are float16 instead of int8: a, b, c and 2 more",
+        ),
+    ],
+)
+def test_coverage(modules: list[tuple[str, str | None, str | None]], says: str) -> None:
+    """Given modules that are not quantized as asked, then the check fails and names some."""
+    manifest = Coverage(modules=tuple(module(*each) for each in modules))
+    found = check("coverage.manifest", make_record(coverage={"transformer": manifest}))
+    assert found is not None
+    assert (found.verdict, found.why) == ("fail", says)
+
+
+def test_coverage_as_asked() -> None:
+    """Given modules as asked, then it passes; with a pattern that means none of them, it fails with the nearest."""
+    modules = (module("blocks.0.proj_out", None, None), module("blocks.0.fc", "int8", "int8"))
+    record = make_record(coverage={"transformer": Coverage(modules=modules)})
+    assert verdict("coverage.manifest", record) == "pass"
+    record = make_record(coverage={"transformer": Coverage(modules=modules, unmatched=("proj_oot",))})
+    found = check("coverage.manifest", record)
+    assert found is not None
+    assert found.verdict == "fail"
+    assert "'proj_oot' matches no module of transformer; did you mean 'proj_out'?" in found.why
+
+
+@pytest.mark.parametrize(
+    ("static", "limit", "expected"),
+    [(500, "0.50x", "pass"), (501, "0.50x", "fail"), (1024, "1 KiB", "pass"), (1025, "1 KiB", "fail")],
+)
+def test_memory(static: int, limit: str, expected: str) -> None:
+    """Given a limit in bytes or of the reference, then the cell passes up to it."""
+    record, reference = make_record(memory=make_memory(static)), make_record(REFERENCE, memory=make_memory(1000))
+    assert verdict("memory.static", record, reference, memory=limit) == expected
+
+
+def test_peak_is_another_number() -> None:
+    """Given a low static and a high peak, then only the peak's limit is broken."""
+    record = make_record(memory=make_memory(10, peak=2000))
+    found = [verdict(name, record, memory="1 KiB", memory_peak="1 KiB") for name in ("memory.static", "memory.peak")]
+    assert found == ["pass", "fail"]
+
+
+def test_relative_memory_needs_a_reference() -> None:
+    """Given no reference, then nothing is decided; and the reference is not compared with itself."""
+    assert verdict("memory.static", make_record(memory=make_memory(10)), memory="0.5x") == "void"
+    assert verdict("memory.static", make_record(REFERENCE, memory=make_memory(10)), memory="0.5x") is None
+    assert verdict("memory.static", make_record(REFERENCE, memory=make_memory(2000)), memory="1 KiB") == "fail"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1.5, "pass"), (1.6, "pass"), (1.7, "fail")])
+def test_latency_ratio(seconds: float, expected: str) -> None:
+    """Given pairs without noise, then the ratio passes up to its limit."""
+    assert verdict("latency.ratio", make_record(timing=make_timing(seconds, 1.0)), latency="1.60x") == expected
+
+
+def test_latency_that_straddles_the_limit() -> None:
+    """Given pairs whose ratios lie on both sides of the limit, then nothing is decided, and the interval is said."""
+    timing = Timing(samples_s=(1.0, 2.0) * 3, reference_s=(1.0,) * 6)
+    found = check("latency.ratio", make_record(timing=timing), latency="1.20x")
+    assert found is not None
+    assert found.verdict == "void"
+    assert "straddles 1.2x" in found.why
+
+
+def test_latency_with_few_pairs() -> None:
+    """Given two pairs, then nothing is decided."""
+    assert verdict("latency.ratio", make_record(timing=make_timing(9.0, 1.0, pairs=2)), latency="1.1x") == "void"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1.6, "pass"), (1.61, "fail")])
+def test_latency_budget(seconds: float, expected: str) -> None:
+    """Given a limit in seconds, then the median is compared with it; the reference has none."""
+    record = make_record(timing=make_timing(seconds, 1.0))
+    assert verdict("latency.budget", record, latency="1.6 s") == expected
+    assert verdict("latency.budget", make_record(REFERENCE, timing=make_timing(9.0, 1.0)), latency="1.6 s") is None
+
+
+def test_nothing_asked_nothing_said() -> None:
+    """Given no budgets and no measurements, then there is no check at all."""
+    assert list(run(Subject(make_record(), None, {}))) == []

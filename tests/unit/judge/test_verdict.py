@@ -1,0 +1,106 @@
+"""A cell is as bad as its worst check."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from qregress.judge import checks
+from qregress.judge.budgets import Limits
+from qregress.judge.verdict import judge
+from qregress.record import Check, Coverage, ModuleCoverage, Verdict
+from tests.making import REFERENCE, make_check, make_memory, make_record, make_scores, make_timing
+
+
+def _say(check: Check, _: checks.Subject) -> Check:
+    """A check that always says the same."""
+    return check
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ((), "pass"),
+        (("pass", "pass"), "pass"),
+        (("pass", "new"), "new"),
+        (("new", "void"), "void"),
+        (("waived", "pass"), "waived"),
+        (("void", "fail", "new"), "fail"),
+    ],
+)
+def test_worst_check(verdicts: tuple[Verdict, ...], expected: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given checks with these verdicts, then the cell has the worst of them."""
+    made = [make_check(verdict) for verdict in verdicts]
+    monkeypatch.setattr(checks, "CHECKS", tuple(partial(_say, check) for check in made))
+    result = judge(make_record(), None, {})
+    assert result.verdict == expected
+    assert list(result.checks) == made
+
+
+@pytest.mark.parametrize("status", ["crashed", "not-run"])
+def test_without_a_run_no_checks(status: str) -> None:
+    """Given a cell that crashed or was not run, then that is its verdict, with its message and no checks."""
+    record = make_record(status=status, message="no compiler", scores=make_scores(lpips=(9.0, 9.0)))
+    result = judge(record, None, Limits.parse({"lpips": 0.05}).limits)
+    assert (result.verdict, result.message, result.checks) == (status, "no compiler", ())
+
+
+def test_every_number_of_a_cell() -> None:
+    """Given a record with all figures, then the result has ratios, means over prompts, and counts of modules."""
+    modules = tuple(
+        ModuleCoverage(name=n, module="Linear", expected="int8", found=f, tensor=t, dtype="float16", bytes=8)
+        for n, f, t in (("a", "int8", "Q"), ("b", None, "Tensor"))
+    )
+    record = make_record(
+        memory=make_memory(250),
+        timing=make_timing(1.5, 1.0),
+        coverage={"transformer": Coverage(modules=modules)},
+        scores=make_scores(
+            lpips=(0.01, 0.03),
+            clip=(30.0, 31.0),
+            clip_reference=(31.0, 32.0),
+            ssim=(0.8, 1.0),
+            psnr_db=(20.0, None),
+            latents=(0.1, None),
+        ),
+        images=("images/00.png",),
+    )
+    result = judge(record, make_record(REFERENCE, memory=make_memory(1000)), {})
+    assert result.memory_ratio == 0.25
+    assert result.latency is not None
+    assert (result.latency.median_s, result.latency.ratio) == (1.5, 1.5)
+    assert result.coverage is not None
+    assert (result.coverage.quantized, result.coverage.eligible) == (1, 2)
+    assert result.coverage.components["transformer"]["tensors"] == {"Q": 1, "Tensor": 1}
+    assert result.scores == pytest.approx(
+        {
+            "lpips": 0.02,
+            "lpips_worst": 0.03,
+            "clip": 30.5,
+            "clip_drop": 0.01,
+            "ssim": 0.9,
+            "psnr_db": 20.0,
+            "latents": None,
+        }
+    )
+    assert result.images == ("cells/pixart/int8/bs1/images/00.png",)
+    assert result.sheet == "cells/pixart/int8/bs1/sheet.png"
+
+
+def test_notes() -> None:
+    """Given a cell that did not repeat, and scores that say what they lack, then both are said."""
+    record = make_record(repeatable=False, scores=make_scores(note="quality not judged: random weights"))
+    assert judge(record, None, {}).notes == (
+        "not repeatable: the same prompt and seed gave other images in the same process",
+        "quality not judged: random weights",
+    )
+
+
+def test_judging_again_gives_the_same() -> None:
+    """Given a record, when it is judged twice, then the verdicts are equal: nothing is drawn or measured."""
+    record = make_record(timing=make_timing(1.5, 1.0), scores=make_scores())
+    limits = Limits.parse({"lpips": 0.05, "latency": "1.6x"}).limits
+    found: tuple[Check, ...] = judge(record, None, limits).checks
+    assert [check.name for check in found] == ["quality.sanity", "quality.lpips", "latency.ratio"]
+    assert judge(record, None, limits) == judge(record, None, limits)

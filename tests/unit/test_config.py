@@ -1,0 +1,85 @@
+"""qregress.toml to a validated matrix; what is wrong with one is in ``test_bad_config.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qregress import config, pipelines
+from qregress.matrix import Setting
+from tests.making import CONFIG, INT8, INT8_TE, REFERENCE, write_folder, write_project
+
+
+def load(folder: Path, text: str = CONFIG) -> config.Config:
+    """Write a project into a folder and load its configuration."""
+    return config.load(write_project(folder, text))
+
+
+def test_whole_configuration(tmp_path: Path) -> None:
+    """Given a configuration, when it is loaded, then its cells are in their stable order."""
+    loaded = load(tmp_path)
+    assert [cell.id for cell in loaded.cells()] == [REFERENCE, INT8, INT8_TE]
+    assert loaded.pipelines[0].devices == ("cpu", "cuda")
+    assert loaded.settings[0] == Setting(name="int8", weights={"transformer": "int8"})
+    assert loaded.workloads[0].prompts == ("a small red circle", "a large blue square")
+    assert loaded.budgets.of(INT8)["lpips"].value == 0.05
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Given a pipeline and no more, then there is one workload of the built-in prompts, and a path means CUDA."""
+    loaded = load(tmp_path, '[pipelines.pixart]\nsource = "path:pipeline"')
+    assert [cell.id for cell in loaded.cells()] == [REFERENCE]
+    assert loaded.pipelines[0].devices == ("cuda",)
+    assert loaded.workloads[0].prompts == pipelines.builtin_prompts()
+    assert (loaded.metrics.lpips, loaded.metrics.clip) == ("st-alex", "pocket")
+    assert (loaded.run.deadline_s, loaded.run.latency_pairs, loaded.run.latency_time_s) == (900.0, 6, 20.0)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a configuration in another folder, when it is loaded from here, then its paths start beside it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    (folder / "prompts.txt").write_text("a red star\n\n  a blue ring  \n")
+    loaded = load(folder, CONFIG.replace('["a small red circle", "a large blue square"]', '"prompts.txt"'))
+    assert loaded.pipelines[0].source == f"path:{folder / 'pipeline'}"
+    assert loaded.workloads[0].prompts == ("a red star", "a blue ring")
+
+
+def test_count_takes_the_first_prompts(tmp_path: Path) -> None:
+    """Given a count, then as many prompts are taken from the front."""
+    loaded = load(tmp_path, CONFIG.replace("[budgets]", "count = 1\n[budgets]"))
+    assert loaded.workloads[0].prompts == ("a small red circle",)
+
+
+def test_setting_with_all_keys(tmp_path: Path) -> None:
+    """Given a dtype and excluded modules, then the setting has them."""
+    text = CONFIG.replace('"int8" }\n[settings."', '"int8" }\nexclude = ["proj_out"]\ndtype = "bfloat16"\n[settings."')
+    assert load(tmp_path, text).settings[0] == Setting(
+        name="int8", weights={"transformer": "int8"}, exclude=("proj_out",), dtype="bfloat16"
+    )
+
+
+def test_run_table(tmp_path: Path) -> None:
+    """Given a [run] table, then its texts are seconds."""
+    loaded = load(tmp_path, CONFIG + '[run]\ndeadline = "2 min"\nlatency_pairs = 9\nlatency_time = "500 ms"')
+    assert (loaded.run.deadline_s, loaded.run.latency_pairs, loaded.run.latency_time_s) == (120.0, 9, 0.5)
+
+
+def test_find(tmp_path: Path) -> None:
+    """Given a folder without a configuration, then the embedded one is found; with one, that one."""
+    assert config.find(tmp_path) == config.embedded_path()
+    (tmp_path / "qregress.toml").touch()
+    assert config.find(tmp_path) == tmp_path / "qregress.toml"
+
+
+def test_embedded_configuration_names_the_studys_settings(tmp_path: Path) -> None:
+    """Given the embedded configuration with a stand-in for its weights, then it loads, with eight prompts."""
+    write_folder(tmp_path / "pipeline")
+    text = config.embedded_path().read_text().replace("pocket:pixart-sigma", "path:pipeline")
+    (tmp_path / "qregress.toml").write_text(text)
+    loaded = config.load(tmp_path / "qregress.toml")
+    names = [setting.name for setting in loaded.settings]
+    assert names == ["float8", "float8+te", "int8", "int8+te", "int4", "int4+te", "int4-proj_out"]
+    assert [(len(load.prompts), load.steps) for load in loaded.workloads] == [(8, 20)]

@@ -1,0 +1,76 @@
+"""Cells, their ids and their order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qregress.matrix import Cell, Pipeline, Setting, Workload, product
+
+NAMES = st.lists(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,6}", fullmatch=True).filter(lambda name: name != "reference"),
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
+
+
+def matrix(pipelines: list[str], settings: list[str], workloads: list[str]) -> list[Cell]:
+    """The cells of a matrix of names."""
+    return product(
+        [Pipeline(name=name, source="path:x", devices=("cpu",)) for name in pipelines],
+        [Setting(name=name, weights={"transformer": "int8"}) for name in settings],
+        [Workload(name=name, prompts=("a",)) for name in workloads],
+    )
+
+
+def test_ids_are_readable() -> None:
+    """Given names, then an id is those names, and the reference comes before what is compared with it."""
+    cells = matrix(["sd3", "pixart"], ["int8+te", "fp8"], ["bs4", "bs1"])
+    assert [cell.id for cell in cells][:4] == [
+        "pixart/reference/bs1",
+        "pixart/int8+te/bs1",
+        "pixart/fp8/bs1",
+        "pixart/reference/bs4",
+    ]
+    assert cells[1].reference_id == "pixart/reference/bs1"
+    assert [cell.setting.is_reference for cell in cells[:3]] == [True, False, False]
+
+
+@given(NAMES, NAMES, NAMES)
+def test_ids_are_unique(pipelines: list[str], settings: list[str], workloads: list[str]) -> None:
+    """Given any matrix, then it has one cell per combination and no two share an id."""
+    ids = [cell.id for cell in matrix(pipelines, settings, workloads)]
+    assert len(set(ids)) == len(ids) == len(pipelines) * (len(settings) + 1) * len(workloads)
+
+
+@given(NAMES, NAMES, NAMES, st.randoms(use_true_random=False))
+def test_ids_do_not_depend_on_the_order_of_tables(
+    pipelines: list[str], settings: list[str], workloads: list[str], generator: random.Random
+) -> None:
+    """Given the same tables in another order, then the ids are the same, and so is the order of pipelines."""
+    before = matrix(pipelines, settings, workloads)
+    shuffled = [generator.sample(names, len(names)) for names in (pipelines, settings, workloads)]
+    after = matrix(*shuffled)
+    assert {cell.id for cell in before} == {cell.id for cell in after}
+    assert [cell.pipeline.name for cell in before] == [cell.pipeline.name for cell in after]
+
+
+@given(NAMES, NAMES, NAMES)
+def test_a_pipeline_stays_together(pipelines: list[str], settings: list[str], workloads: list[str]) -> None:
+    """Given any matrix, then the cells of a pipeline follow each other: it is loaded once."""
+    names = [cell.pipeline.name for cell in matrix(pipelines, settings, workloads)]
+    changes = sum(before != after for before, after in itertools.pairwise(names))
+    assert changes == len(pipelines) - 1
+
+
+@given(st.integers(min_value=1, max_value=20), st.integers(min_value=1, max_value=20))
+def test_batches_hold_each_prompt_once(count: int, batch_size: int) -> None:
+    """Given prompts and a batch size, then every prompt is in one batch and only the last is shorter."""
+    batches = Workload(name="w", prompts=("a",) * count, batch_size=batch_size).batches()
+    assert [index for batch in batches for index in batch] == list(range(count))
+    assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+    assert 1 <= len(batches[-1]) <= batch_size
