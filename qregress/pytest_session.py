@@ -173,6 +173,7 @@ class PytestSession:
     def merge(self, told: dict[str, Any]) -> None:
         """What ``finish`` returned in a worker of xdist, of which each collects all cells."""
         self._chosen.update(told["chosen"])
+        self.opened = self.opened or bool(self._chosen)
         for cell_id, reason in told["not_run"].items():
             self._writer.skip(cell_id, reason)
 
@@ -184,10 +185,10 @@ class PytestSession:
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
             return told
-        judged = {result.id for result in self._writer.results}
-        for cell_id in self._chosen - judged:
-            self._writer.skip(cell_id, "the run ended before its test had checked it")
         if self.opened:
+            judged = {result.id for result in self._writer.results}
+            for cell_id in self._chosen - judged:
+                self._writer.skip(cell_id, "the run ended before its test had checked it")
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             self._writer.write(complete=ended and self._chosen <= judged)
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ CELLS = ["pixart/int8/bs1", "pixart/int8+te/bs1", "pixart/fp8/bs4", "sd3/int8/bs
 VALUES = st.floats(min_value=0, max_value=100)
 
 
-def budgets(default: dict[str, object], **scoped: dict[str, object]) -> Budgets:
+def budgets(default: dict[str, Any], **scoped: dict[str, Any]) -> Budgets:
     """Budgets from tables, as the configuration makes them."""
     return Budgets(Limits.parse(default), {pattern: Limits.parse(table) for pattern, table in scoped.items()})
 
@@ -86,7 +88,7 @@ def test_narrower_wins(wide: float, middle: float, narrow: float, order: list[st
 
 def test_of_two_as_narrow_the_later_wins() -> None:
     """Given two patterns of the same length, then the later one wins."""
-    tables: dict[str, dict[str, object]] = {"pixart/*": {"lpips": 1}, "*art/int": {"lpips": 9}, "*/int8*": {"lpips": 2}}
+    tables: dict[str, dict[str, Any]] = {"pixart/*": {"lpips": 1}, "*art/int": {"lpips": 9}, "*/int8*": {"lpips": 2}}
     assert budgets({}, **tables).of("pixart/int8/bs1")["lpips"].value == 1
     tables = {"*/int8": {"lpips": 1}, "/int8*": {"lpips": 9}, "*int8/*": {"lpips": 2}}
     assert budgets({}, **tables).of("pixart/int8/bs1")["lpips"].value == 2

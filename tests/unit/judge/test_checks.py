@@ -21,7 +21,7 @@ def check(name: str, record: Record, reference: Record | None = None, **limits: 
 def verdict(name: str, record: Record, reference: Record | None = None, **limits: object) -> str | None:
     """Its verdict."""
     found = check(name, record, reference, **limits)
-    return found and found.verdict
+    return found.verdict if found is not None else None
 
 
 @pytest.mark.parametrize(
