@@ -51,7 +51,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
     except SystemExit as stop:
         return int(stop.code or 0)  # --help and --version
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -36,6 +36,7 @@ class Finished(msgspec.Struct, frozen=True):
     @property
     def run(self) -> Run:
         """Its run.json."""
+        assert self.folder.run_json.exists(), self.output
         return read(self.folder.run_json, Run)
 
     def failed_checks(self) -> dict[str, list[str]]:
@@ -65,7 +66,7 @@ class Runner:
         environment = os.environ | (variables or {})
         if overlay is not None:
             environment["PYTHONPATH"] = str(overlay)
-        command = [sys.executable, "-m", "qregress.cli", "run", f"--config={path}", f"--out={self.folder / name}"]
+        command = [sys.executable, "-m", "qregress", "run", f"--config={path}", f"--out={self.folder / name}"]
         return subprocess.Popen(
             [*command, *arguments],
             stdout=subprocess.PIPE,
