@@ -116,11 +116,14 @@ def evaluate(model: CLIP, device: torch.device, count: int = 1024) -> dict[str, 
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def train(folder: Path, length: Length, settings: Optimizer, pool: int, every: int = 200) -> CLIP:
+def train(folder: Path, length: Length, settings: Optimizer, arguments: argparse.Namespace, every: int = 200) -> CLIP:
     """Train or continue in `folder`; returns the averaged model."""
     device = runtime.device()
     torch.manual_seed(0)
-    model = clip_model.build().to(device)
+    model, pool = clip_model.build(), arguments.pool
+    if arguments.start:
+        runtime.load_average({"clip": model}, arguments.start)
+    model.to(device)
     trainer = Trainer({"clip": model}, settings, length, folder)
     codes, pictures = data.images(pool, 2, device)
     table = word_table()
@@ -159,7 +162,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=POOL, help="rendered scenes")
     arguments, length = runtime.arguments(parser)
     settings, folder = runtime.override(SETTINGS, arguments), arguments.folder
-    model = train(folder, length, settings, arguments.pool)
+    model = train(folder, length, settings, arguments)
     figures = evaluate(model.eval(), runtime.device(), 64 if arguments.pool < 1000 else 1024)
     print(f"clip {figures}", flush=True)
     runtime.write_json(folder / "figures.json", figures)

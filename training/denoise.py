@@ -61,7 +61,22 @@ def loss_of(family: Family, objective: Objective) -> Callable[[Tensor, Tensor, T
     return loss
 
 
-def train(recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Length, zoo: Path, every: int = 200) -> Family:
+def captions(family: Family, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids of all scenes in both templates, (2, N, length) int16, and of the empty prompt, (length,)."""
+    keep = torch.ones(scenes_at_once := 65536, dtype=torch.bool, device=codes.device)
+    both = [
+        torch.cat([
+            family.tokens(text.words(part, template), keep[: len(part)]).short() for part in codes.split(scenes_at_once)
+        ])
+        for template in range(2)
+    ]
+    empty = family.tokens(text.words(codes[:1]), torch.zeros(1, dtype=torch.bool, device=codes.device))[0]
+    return torch.stack(both), empty.short()
+
+
+def train(
+    recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Length, zoo: Path, every: int = 200
+) -> Family:
     """Train or continue in `folder`; returns the family with its averaged weights."""
     device = runtime.device()
     torch.manual_seed(0)
@@ -72,16 +87,16 @@ def train(recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Len
     vae = shared_vae(recipe, zoo).to(device)
     loss = runtime.compiled(loss_of(family, objectives.build(recipe["objective"], device)))
     table, generator = recipe["data"], trainer.generator
-    codes, clean = torch.empty(0), torch.empty(0)
+    clean = tokens = empty = torch.empty(0)
     drawn, saved = -1, time.monotonic()
     while not trainer.done():
         if trainer.step // table["refresh"] != drawn:
             drawn = trainer.step // table["refresh"]
             codes, clean = data.latents(vae, table["scenes"], 1000 + drawn, device)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            print(f"{recipe['family']} {len(codes)} scenes, latents' std {float(clean[:4096].float().std()):.4f}", flush=True)
-        rows = torch.randint(len(codes), (settings.batch,), generator=generator, device=device)
+            tokens, empty = captions(family, codes)
+            spread = float(clean[:4096].float().std())
+            print(f"{recipe['family']} {len(codes)} scenes, latents' std {spread:.4f}", flush=True)
+        rows = torch.randint(len(clean), (settings.batch,), generator=generator, device=device)
         batch = clean[rows].float()
         noise = torch.randn(batch.shape, generator=generator, device=device)
         # One draw in each of `batch` equal strata: the same distribution with less noise in the loss.
@@ -89,8 +104,8 @@ def train(recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Len
         uniform = (torch.arange(settings.batch, device=device) + uniform) / settings.batch
         keep = torch.rand(settings.batch, generator=generator, device=device) >= table["caption_drop"]
         template = (torch.rand(settings.batch, generator=generator, device=device) < 0.2).long()
-        tokens = family.tokens(text.words(codes[rows], template), keep)
-        trainer.update(loss(batch, noise, uniform.clamp(max=1 - 1e-6), tokens))
+        prompts = torch.where(keep[:, None], tokens[template, rows], empty).long()
+        trainer.update(loss(batch, noise, uniform.clamp(max=1 - 1e-6), prompts))
         if trainer.step % every == 0 or trainer.step == 50:
             trainer.report(recipe["family"])
         if time.monotonic() - saved > 120:

@@ -142,31 +142,33 @@ def main() -> None:
     print(f"rendered {rendered}", flush=True)
     pipeline, call = load_pipeline(arguments.zoo, arguments.name, device)
     captions = [one[0] for one in given.options]
-    for scale in arguments.guidance or [call["guidance_scale"]]:
+    out = arguments.out or arguments.zoo / arguments.name
+    out.mkdir(parents=True, exist_ok=True)
+    scales = arguments.guidance or [call["guidance_scale"]]
+    for scale in scales:
         call["guidance_scale"] = scale
         started = time.monotonic()
         pictures = generate(pipeline, captions, call, arguments.batch)
         seconds = time.monotonic() - started
         generated = judge(clip, pictures, given)
         print(f"guidance {scale}: {generated} {seconds:.1f} s", flush=True)
-    scores = {
-        "captions": arguments.captions,
-        "options": OPTIONS,
-        "hard_negatives": HARD,
-        "device": device.type,
-        "dtype": "float16",
-        "vae_dtype": str(pipeline.vae.dtype).removeprefix("torch."),
-        "guidance_scale": call["guidance_scale"],
-        "num_inference_steps": call["num_inference_steps"],
-        "rendered": rendered,
-        "generated": generated,
-    }
-    out = arguments.out or arguments.zoo / arguments.name
-    out.mkdir(parents=True, exist_ok=True)
-    runtime.write_json(out / "scores.json", scores)
-    columns = min(8, arguments.captions)
-    shown = pictures[: min(64, arguments.captions // columns * columns)]
-    Image.fromarray(data.grid(shown, columns).numpy()).save(out / "samples.png")
+        scores = {
+            "captions": arguments.captions,
+            "options": OPTIONS,
+            "hard_negatives": HARD,
+            "device": device.type,
+            "dtype": "float16",
+            "vae_dtype": str(pipeline.vae.dtype).removeprefix("torch."),
+            "guidance_scale": scale,
+            "num_inference_steps": call["num_inference_steps"],
+            "rendered": rendered,
+            "generated": generated,
+        }
+        mark = "" if len(scales) == 1 else f"-{scale}"
+        runtime.write_json(out / f"scores{mark}.json", scores)
+        columns = min(8, arguments.captions)
+        shown = pictures[: min(64, arguments.captions // columns * columns)]
+        Image.fromarray(data.grid(shown, columns).numpy()).save(out / f"samples{mark}.png")
 
 
 if __name__ == "__main__":

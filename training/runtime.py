@@ -68,7 +68,6 @@ class Trainer:
             f"{component}.{name}": parameter
             for component, module in modules.items()
             for name, parameter in module.named_parameters()
-            if parameter.requires_grad
         }
         self.parameters = list(self.named.values())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
@@ -250,8 +249,10 @@ def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Leng
     parser.add_argument("--steps", type=int, help="steps in all")
     parser.add_argument("--minutes", type=float, help="train for so long from now, in place of --steps")
     parser.add_argument("--hold", action="store_true", help="end without the decay, to be continued")
+    parser.add_argument("--start", type=Path, help="a checkpoint whose averaged weights a new run starts from")
     parser.add_argument("--batch", type=int, help="in place of the default or the recipe's")
     parser.add_argument("--rate", type=float, help="in place of the default or the recipe's")
+    parser.add_argument("--decay", type=float, help="in place of the default or the recipe's")
     parsed = parser.parse_args()
     if (parsed.steps is None) == (parsed.minutes is None):
         parser.error("give one of --steps and --minutes")
@@ -259,8 +260,9 @@ def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Leng
 
 
 def override(settings: Optimizer, parsed: argparse.Namespace) -> Optimizer:
-    """The settings with the batch and the rate of the command line."""
-    return replace(settings, batch=parsed.batch or settings.batch, rate=parsed.rate or settings.rate)
+    """The settings with the batch, rate and decay of the command line."""
+    given = {name: getattr(parsed, name) for name in ("batch", "rate", "decay") if getattr(parsed, name)}
+    return replace(settings, **given)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -157,11 +157,11 @@ def save_t5_tokenizer(folder: Path, length: int, vocabulary: int = 128) -> None:
             minloglevel=2,
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    model = folder / "spiece.model"
-    model.write_bytes(buffer.getvalue())
-    tokenizer = T5Tokenizer.from_pretrained(
-        str(folder), extra_ids=0, model_max_length=length, clean_up_tokenization_spaces=False
-    )
+    (folder / "spiece.model").write_bytes(buffer.getvalue())
+    # From the pieces, not from the file: some versions of transformers refuse a model without normalisation tables.
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+    vocab = [(pieces.id_to_piece(index), pieces.get_score(index)) for index in range(len(pieces))]
+    tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length, clean_up_tokenization_spaces=False)
     tokenizer.save_pretrained(str(folder))
 
 

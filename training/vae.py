@@ -76,11 +76,20 @@ def evaluate(model: AutoencoderKL, device: torch.device, count: int = 512) -> tu
     return {name: round(value, 4) for name, value in figures.items()}, picture
 
 
-def train(folder: Path, length: Length, settings: Optimizer, channels: int, pool: int, every: int = 200) -> AutoencoderKL:
+def train(
+    folder: Path, length: Length, settings: Optimizer, arguments: argparse.Namespace, every: int = 200
+) -> AutoencoderKL:
     """Train or continue in `folder`; returns the averaged model."""
     device = runtime.device()
     torch.manual_seed(0)
-    model = vae_model.build(channels).to(device, memory_format=torch.channels_last)
+    channels, pool = arguments.channels, arguments.pool
+    model = vae_model.build(channels)
+    if arguments.start:
+        runtime.load_average({"vae": model}, arguments.start)
+    model.to(device, memory_format=torch.channels_last)
+    if arguments.decoder:
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
     trainer = Trainer({"vae": model}, settings, length, folder)
     pictures = data.images(pool, 1, device)[1]
     compiled = runtime.compiled(loss)
@@ -119,9 +128,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", type=int, default=4, help="latent channels")
     parser.add_argument("--pool", type=int, default=POOL, help="rendered scenes")
+    parser.add_argument("--decoder", action="store_true", help="keep the encoder, and so everyone's latents, as they are")
     arguments, length = runtime.arguments(parser)
     settings, folder = runtime.override(SETTINGS, arguments), arguments.folder
-    model = train(folder, length, settings, arguments.channels, arguments.pool)
+    model = train(folder, length, settings, arguments)
     figures, picture = evaluate(model.eval(), runtime.device(), 64 if arguments.pool < 1000 else 512)
     print(f"vae {figures}", flush=True)
     runtime.write_json(folder / "figures.json", figures)
