@@ -77,6 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not hasattr(config, "workerinput"):
             raise
         # Only the controller of xdist can end a run with a line and exit code 4.
+        config.stash[_ERROR] = error
         config.workeroutput[_OUTPUT] = {"error": str(error)}  # type: ignore[attr-defined]
         items.clear()
 

@@ -20,7 +20,7 @@ def draw(folder: Path, *colors: tuple[int, int, int]) -> Path:
     return folder
 
 
-def colors_of(sheet: Path) -> set[tuple[int, int, int]]:
+def colors_of(sheet: Path) -> set[tuple[int, ...]]:
     """All colours of flat areas: those of 200 or more pixels."""
     found = Image.open(sheet).convert("RGB").getcolors(2**16) or []
     return {color for count, color in found if count >= 200 and isinstance(color, tuple)}

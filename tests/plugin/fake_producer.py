@@ -1,0 +1,107 @@
+"""Stands in for workers, to test the wiring alone: copied into a test's folder and registered by its conftest.py.
+
+``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
+``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to ``produced.txt``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from qregress.matrix import Cell
+from qregress.produce.client import Crash, OnEvent
+from qregress.produce.protocol import Options, Say
+from qregress.record import Fingerprint, Memory, Record, Scores, Timing
+from qregress.store.run import RunFolder
+
+HERE = Path(__file__).parent
+
+
+class Producers:
+    """What the plugin looks up under the name ``qregress-producer``."""
+
+    def start(self, options: Options, log: Path, deadline_s: float) -> FakeProducer:
+        """Takes the place of ``Worker``."""
+        return FakeProducer(options, log, deadline_s)
+
+
+class FakeProducer:
+    """A ``Producer`` whose cells take no time."""
+
+    def __init__(self, options: Options, log: Path, deadline_s: float) -> None:
+        self._folder = RunFolder(Path(options.out))
+        self._log, self._deadline_s, self._device = log, deadline_s, options.device
+
+    def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
+        """Leave the record of one cell, and of its reference."""
+        with (HERE / "produced.txt").open("a") as stream:
+            stream.write(f"{cell.id}\n")
+        behaviour: dict[str, dict[str, Any]] = json.loads((HERE / "behaviour.json").read_text())
+        mine = behaviour.get(cell.id, {})
+        on_event(
+            Say(f"producing {cell.id} on {self._device}, to decide between {resolve}, within {self._deadline_s:g} s")
+        )
+        action: Callable[[str], None] | None = ACTIONS.get(mine.get("do", ""))
+        if action is not None:
+            action(str(self._log))
+        if self._folder.record(cell.reference_id) is None:
+            self._write(cell, cell.reference_id, "reference", {})
+        self._write(cell, cell.id, cell.setting.name, mine)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _write(self, cell: Cell, cell_id: str, setting: str, mine: dict[str, Any]) -> None:
+        folder = self._folder.cell(cell_id)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        names = tuple(f"images/{index:02d}.png" for index in range(len(cell.workload.prompts)))
+        for name in names:
+            Image.new("RGB", (8, 8), "red").save(folder / name)
+        reference, count, pairs = setting == "reference", len(names), mine.get("pairs", 6)
+        here = Fingerprint(
+            python="3", platform="test", device="cpu", device_name="none", device_bytes=0, threads=1, packages={}
+        )
+        record = Record(
+            id=cell_id,
+            pipeline=cell.pipeline.name,
+            setting=setting,
+            workload=cell.workload.name,
+            status="not-run" if mine.get("do") == "not-run" else "ran",
+            message="no compiler" if mine.get("do") == "not-run" else None,
+            prompts=cell.workload.prompts,
+            images=() if mine.get("do") == "not-run" else names,
+            memory=Memory(
+                storage_bytes=1000,
+                static_bytes=1000 if reference else 500,
+                peak_bytes=2000,
+                reserved_bytes=None,
+                load_peak_bytes=1000,
+                components={"transformer": 1000},
+            ),
+            timing=Timing(
+                samples_s=(mine.get("seconds", 1.0),) * pairs, reference_s=() if reference else (1.0,) * pairs
+            ),
+            scores=Scores(
+                lpips=() if reference else (mine.get("lpips", 0.01),) * count,
+                clip=(30.0,) * count,
+                clip_reference=() if reference else (30.5,) * count,
+            ),
+            fingerprint=here,
+        )
+        self._folder.write_record(record)
+
+
+def _crash(log: str) -> None:
+    raise Crash("the worker was ended by SIGSEGV; it was at: images 1/2", f"last words in {log}")
+
+
+def _interrupt(log: str) -> None:
+    raise KeyboardInterrupt(log)
+
+
+ACTIONS: dict[str, Callable[[str], None]] = {"crash": _crash, "interrupt": _interrupt}

@@ -1,0 +1,85 @@
+"""A project to run pytest in: a configuration, a test that takes cells, and a producer that needs no model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import qregress.pytest_session  # noqa: F401 - imported once here, not once in every run in this process
+from qregress.record import Run, read
+from tests.making import CONFIG, write_project
+
+_CONFTEST = """
+import fake_producer
+
+def pytest_configure(config):
+    config.pluginmanager.register(fake_producer.Producers(), "qregress-producer")
+"""
+_TEST = """
+def test_quantized(qregress_cell):
+    qregress_cell.check()
+"""
+
+
+class Project:
+    """A folder with pytester in it."""
+
+    def __init__(self, pytester: pytest.Pytester, environment: pytest.MonkeyPatch) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self._environment = environment
+        environment.delenv("PYTEST_ADDOPTS", raising=False)
+        write_project(self.path, CONFIG)
+        self.behave({})
+        shutil.copy(Path(__file__).with_name("fake_producer.py"), self.path)
+        pytester.makeconftest(_CONFTEST)
+        pytester.makepyfile(test_matrix=_TEST)
+
+    def behave(self, cells: dict[str, dict[str, Any]]) -> None:
+        """What becomes of cells, by id; the others pass."""
+        (self.path / "behaviour.json").write_text(json.dumps(cells))
+
+    def configure(self, *changes: tuple[str, str]) -> None:
+        """Replace texts in the configuration, each of which must be there."""
+        text = (self.path / "qregress.toml").read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (self.path / "qregress.toml").write_text(text)
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in this process: quick, for all that ends on its own."""
+        self._environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        return self.pytester.runpytest_inprocess("-p", "qregress.plugin", *arguments)
+
+    def run_apart(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in a process of its own, as a user does."""
+        self._environment.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+        return self.pytester.runpytest_subprocess(*arguments)
+
+    def produced(self) -> list[str]:
+        """The cells that were produced, in their order."""
+        path = self.path / "produced.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def results(self, out: str = ".qregress/latest") -> Run:
+        """``run.json``, through the codec."""
+        return read(self.path / out / "run.json", Run)
+
+    def raw_results(self, out: str = ".qregress/latest") -> Any:
+        """``run.json`` as another program reads it."""
+        return msgspec.json.decode((self.path / out / "run.json").read_bytes())
+
+
+def usage_error(result: pytest.RunResult) -> str:
+    """The only line on stderr of a run that ended with exit code 4, without its ``ERROR: ``."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.errlines if line.strip()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("ERROR: ")
+    return lines[0].removeprefix("ERROR: ")
