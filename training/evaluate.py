@@ -1,6 +1,6 @@
-"""Score a pocket pipeline of the zoo on held-out captions: `python -m training.evaluate pixart-sigma --captions 256`.
+"""Score the zoo's models on held-out scenes: `python -m training.evaluate pixart-sigma`, `... clip`, `... vae-4`.
 
-Two judges: the pocket CLIP must pick the caption of each image out of 64, of which 16 are one attribute off; and the
+A pipeline has two judges: the pocket CLIP must pick the caption of each image out of 64, of which 16 are one attribute off; and the
 independent reader must find every shape in its colour and kind at its place. Both judge rendered scenes as well.
 """
 
@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from training import data, reader, render, runtime, scenes, text
+from training import data, reader, render, runtime, scenes, text, vae
 
 OPTIONS, HARD = 64, 16
 SEED = 2024
@@ -102,9 +102,9 @@ def load_pipeline(zoo: Path, name: str, device: torch.device) -> tuple[Diffusion
     folder = zoo / name
     pocket = json.loads((folder / "pocket.json").read_text(encoding="utf-8"))
     exact = torch.float32 if device.type == "cpu" else torch.float16
-    vae = AutoencoderKL.from_pretrained(zoo / "shared" / pocket["shared"]["vae"], torch_dtype=exact)
+    shared = AutoencoderKL.from_pretrained(zoo / "shared" / pocket["shared"]["vae"], torch_dtype=exact)
     kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
-    pipeline = getattr(diffusers, kind).from_pretrained(folder, vae=vae, torch_dtype=torch.float16, local_files_only=True)
+    pipeline = getattr(diffusers, kind).from_pretrained(folder, vae=shared, torch_dtype=torch.float16, local_files_only=True)
     pipeline.vae.to(exact)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), pocket["call"]
@@ -124,28 +124,23 @@ def generate(pipeline: DiffusionPipeline, captions: list[str], call: dict[str, A
     return torch.cat(pictures)
 
 
-def main() -> None:
-    """Score, print, and write scores.json beside the weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="a pipeline's folder in the zoo")
-    parser.add_argument("--captions", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--guidance", type=float, nargs="*", help="scales to try, in place of the pipeline's own")
-    parser.add_argument("--zoo", type=Path, default=runtime.ZOO)
-    parser.add_argument("--device", help="cuda or cpu")
-    parser.add_argument("--out", type=Path, help="folder for scores.json and samples.png")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device) if arguments.device else runtime.device()
+def score_vae(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
+    """Figures of the stored autoencoder, computed in float32."""
+    model = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).to(device).eval()
+    figures, _ = vae.evaluate(model, device, count)
+    return {"scenes": count, "dtype": "float32", **figures}
+
+
+def score_pipeline(arguments: argparse.Namespace, device: torch.device, out: Path) -> dict[str, Any]:
+    """Scores of the pipeline's images; where several guidance scales are tried, those of the last."""
     given = task(arguments.captions)
     clip = Clip(arguments.zoo, device)
     rendered = judge(clip, given.rendered, given)
     print(f"rendered {rendered}", flush=True)
     pipeline, call = load_pipeline(arguments.zoo, arguments.name, device)
     captions = [one[0] for one in given.options]
-    out = arguments.out or arguments.zoo / arguments.name
-    out.mkdir(parents=True, exist_ok=True)
-    scales = arguments.guidance or [call["guidance_scale"]]
-    for scale in scales:
+    scores: dict[str, Any] = {}
+    for scale in arguments.guidance or [call["guidance_scale"]]:
         call["guidance_scale"] = scale
         started = time.monotonic()
         pictures = generate(pipeline, captions, call, arguments.batch)
@@ -154,9 +149,6 @@ def main() -> None:
         print(f"guidance {scale}: {generated} {seconds:.1f} s", flush=True)
         scores = {
             "captions": arguments.captions,
-            "options": OPTIONS,
-            "hard_negatives": HARD,
-            "device": device.type,
             "dtype": "float16",
             "vae_dtype": str(pipeline.vae.dtype).removeprefix("torch."),
             "guidance_scale": scale,
@@ -164,11 +156,37 @@ def main() -> None:
             "rendered": rendered,
             "generated": generated,
         }
-        mark = "" if len(scales) == 1 else f"-{scale}"
-        runtime.write_json(out / f"scores{mark}.json", scores)
         columns = min(8, arguments.captions)
         shown = pictures[: min(64, arguments.captions // columns * columns)]
-        Image.fromarray(data.grid(shown, columns).numpy()).save(out / f"samples{mark}.png")
+        Image.fromarray(data.grid(shown, columns).numpy()).save(out / f"samples-{scale}.png")
+    return scores
+
+
+def main() -> None:
+    """Score, print, and write scores.json beside the weights, under the device's name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="clip, a pipeline's folder in the zoo, or one in its shared folder")
+    parser.add_argument("--captions", type=int, default=256, help="held-out scenes to judge by")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--guidance", type=float, nargs="*", help="scales to try, in place of the pipeline's own")
+    parser.add_argument("--zoo", type=Path, default=runtime.ZOO)
+    parser.add_argument("--device", help="cuda or cpu")
+    parser.add_argument("--pictures", type=Path, default=Path(), help="folder for sample pictures")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device) if arguments.device else runtime.device()
+    folder = arguments.zoo / arguments.name
+    if (arguments.zoo / "shared" / arguments.name).is_dir():
+        folder = arguments.zoo / "shared" / arguments.name
+        scores = score_vae(folder, device, arguments.captions)
+    elif arguments.name == "clip":
+        given = task(arguments.captions)
+        scores = {"captions": arguments.captions, **judge(Clip(arguments.zoo, device), given.rendered, given)}
+    else:
+        scores = score_pipeline(arguments, device, arguments.pictures)
+    print(scores, flush=True)
+    path = folder / "scores.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    runtime.write_json(path, {**known, device.type: scores})
 
 
 if __name__ == "__main__":

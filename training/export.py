@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -56,6 +57,19 @@ def export_family(family: Family, recipe: dict[str, Any], trained: bool, zoo: Pa
     return folder
 
 
+def summary(checkpoint: Path) -> dict[str, Any]:
+    """What the card says of a run: steps, minutes, settings, and some twenty losses of its course."""
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    losses = state["losses"]
+    stride = max(1, len(losses) // 20)
+    return {
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60, 1),
+        "settings": state["settings"],
+        "losses": losses[:-1:stride] + losses[-1:],
+    }
+
+
 def main() -> None:
     """Export one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -63,6 +77,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the checkpoint")
     parser.add_argument("--zoo", type=Path, default=ZOO)
     parser.add_argument("--channels", type=int, default=4, help="latent channels of a vae")
+    parser.add_argument("--before", type=Path, nargs="*", default=[], help="checkpoints of earlier runs, for the card")
     arguments = parser.parse_args()
     # Casting to fp16 is the purpose; Diffusers warns of it on every `to`.
     warnings.filterwarnings("ignore", message=".*kept in float32.*")
@@ -75,6 +90,8 @@ def main() -> None:
         recipe = denoise.read_recipe(arguments.what)
         family = denoise.load(recipe, arguments.folder, arguments.zoo)
         folder = export_family(family, recipe, True, arguments.zoo)
+    runs = [summary(run) for run in (*arguments.before, arguments.folder)]
+    write_json(folder / "training.json", {"runs": runs})
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -25,7 +25,9 @@ def choose(count: int = COUNT) -> list[str]:
     used: Counter[str] = Counter()
     chosen: list[str] = []
     for turn in range(count):
-        best = min(pair if turn % 2 == 0 else single, key=lambda one: _cost(one, used))
+        candidates = pair if turn % 2 == 0 else single
+        best = min(candidates, key=lambda one: _cost(one, used))
+        candidates.remove(best)
         used.update(_words(best))
         chosen.append(best.caption())
     return chosen

@@ -1,0 +1,5 @@
+"""The training programs' tests need their optional dependency."""
+
+import pytest
+
+pytest.importorskip("scipy")

@@ -1,0 +1,151 @@
+"""Write the zoo's cards from the figures stored beside the weights: `python -m training.card`.
+
+Each figure on a card comes from a file: training.json (`training.export`), scores.json (`training.evaluate`) or the
+weights themselves. The words come from here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from training import runtime, scenes
+
+LICENCE = """## Licence
+
+Apache-2.0, as the rest of this repository. Trained from random weights by `training/` on scenes that `training/render.py`
+draws; no other data, images or weights were used.
+"""
+
+SCENES = f"""128 x 128 pixels, one or two shapes of {len(scenes.KINDS)} kinds, {len(scenes.COLOURS)} colours and two sizes \
+on {len(scenes.BACKGROUNDS)} background colours with {len(scenes.PATTERNS)} patterns, rendered in code. One scene in \
+{scenes.HELD_OUT_SHARE}, chosen by a hash of its attributes, is held out: no model was trained on it, and all scores are \
+on those scenes alone."""
+
+ABOUT = {
+    "shared/vae-4": (
+        "Pocket VAE, 4 latent channels",
+        "`AutoencoderKL`, factor 8, shared by the pocket pipelines whose latents have four channels. Its decoder was "
+        "trained on latents with up to 15 % of noise, and in a last run alone, with the encoder as it was: latents "
+        "made before and after that run are the same.",
+        "Absolute error, absolute error of neighbouring pixels' differences, and a KL term of 1e-5.",
+    ),
+    "clip": (
+        "Pocket CLIP",
+        "An open_clip model with a vocabulary of its own (the words of the scenes' grammar), loaded as "
+        "`local-dir:<this folder>`. It knows nothing but such scenes: its score means something for the pocket "
+        "pipelines' images and for nothing else.",
+        "Contrastive, with 12 captions per image that are wrong in exactly one attribute. Images shifted, blurred, "
+        "noisy and with changed contrast, brightness and colour; never generated ones. The run was cut before its "
+        "decay; these are its averaged weights.",
+    ),
+    "pixart-sigma": (
+        "Pocket PixArt-Sigma",
+        "A real `PixArtSigmaPipeline`: `PixArtTransformer2DModel` of 8 layers (2 heads x 64), `T5EncoderModel` of 3 layers "
+        "with its own SentencePiece tokenizer, `DPMSolverMultistepScheduler`; its VAE is `shared/vae-4`.",
+        "Epsilon prediction with min-SNR weights (gamma 5), the text encoder trained jointly, 10 % of captions "
+        "replaced by the empty prompt, on latents of 524,288 rendered scenes. Two runs in one: constant rate, then the "
+        "decay.",
+    ),
+}
+
+SCORE_NAMES = {
+    "psnr": "PSNR, dB",
+    "psnr_5_percent_off": "PSNR with latents 5 % off, dB",
+    "psnr_10_percent_off": "PSNR with latents 10 % off, dB",
+    "latent_mean": "latents' mean, unscaled",
+    "latent_std": "latents' standard deviation, unscaled",
+    "clip_accuracy": "pocket CLIP picks the caption out of 64, 16 of them one attribute off",
+    "clip_cosine_own": "mean cosine with the caption",
+    "clip_cosine_one_off": "mean cosine with captions one attribute off",
+    "clip_cosine_other": "mean cosine with other captions",
+    "reader_colour": "independent reader: shapes of the right colour at their place",
+    "reader_shape": "independent reader: shapes of the right kind at their place",
+    "reader_count": "independent reader: images with the right number of shapes",
+    "reader_image_all_right": "independent reader: images with all of that right",
+}
+
+
+def render(folder: Path, name: str) -> str:
+    """The card of one folder of the zoo, Markdown."""
+    title, about, recipe = ABOUT[name]
+    runs = json.loads((folder / "training.json").read_text(encoding="utf-8"))["runs"]
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    parts = [f"# {title}\n\n{about}\n", _sizes(folder), f"## Training\n\n{SCENES}\n\n{recipe}\n", _runs(runs)]
+    parts.append(f"Made again by the commands in `training/README.md`.\n\n{_scores(scores)}")
+    if name == "pixart-sigma":
+        parts.append("![Held-out captions, fp16](../../../docs/img/pixart-sigma.webp)\n")
+    return "\n".join([*parts, LICENCE])
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _sizes(folder: Path) -> str:
+    rows = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            count = 0
+            for key in file.keys():  # noqa: SIM118 - a handle, not a mapping
+                size = 1
+                for side in file.get_slice(key).get_shape():
+                    size *= side
+                count += size
+        rows.append([f"`{path.relative_to(folder)}`", f"{count:,}", f"{path.stat().st_size:,}"])
+    return _table(["weights, fp16", "parameters", "bytes"], rows)
+
+
+def _runs(runs: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            f"{run['steps']:,}",
+            str(run["settings"]["batch"]),
+            f"{run['settings']['rate']:g}",
+            f"{run['minutes']}",
+            f"{run['losses'][0][1]:.4f}",
+            f"{run['losses'][-1][1]:.4f}",
+        ]
+        for run in runs
+    ]
+    header = ["steps", "batch", "AdamW rate", "minutes on one H200", "first loss", "last loss"]
+    return _table(header, rows)
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = ["## Scores\n"]
+    for device, given in scores.items():
+        if "generated" in given:
+            parts.append(
+                f"{given['captions']} held-out captions on {_device(device)}, {given['dtype']} with the VAE in "
+                f"{given['vae_dtype']}, {given['num_inference_steps']} steps, guidance {given['guidance_scale']}:\n"
+            )
+            drawn, rendered = given["generated"], given["rendered"]
+            rows = [[SCORE_NAMES[key], str(drawn[key]), str(rendered[key])] for key in drawn]
+            parts.append(_table(["score", "generated", "rendered, for comparison"], rows))
+        else:
+            count = given.get("scenes", given.get("captions"))
+            parts.append(f"{count} held-out rendered scenes on {_device(device)}:\n")
+            rows = [[label, str(given[key])] for key, label in SCORE_NAMES.items() if key in given]
+            parts.append(_table(["score", "value"], rows))
+    return "\n".join(parts)
+
+
+def _device(name: str) -> str:
+    return {"cuda": "an H200", "cpu": "a CPU"}[name]
+
+
+def main() -> None:
+    """Write every card."""
+    for name in ABOUT:
+        folder = runtime.ZOO / name
+        (folder / "card.md").write_text(render(folder, name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
