@@ -14,7 +14,7 @@ from qregress import pipelines, units
 from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
 from qregress.matrix import REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
-from qregress.metrics import LPIPS_NAMES, MetricError, validate_clip_name
+from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
 from qregress.quantize import BACKENDS, weight_types
 
 DEVICES = ("cpu", "cuda")
@@ -192,6 +192,11 @@ class _Loader:
         scheme, _, rest = source.partition(":")
         return f"path:{(self.path.parent / rest).resolve()}" if scheme == "path" and rest else source
 
+    def relative_clip(self, name: str) -> str:
+        """As of sources."""
+        folder = name.removeprefix(FOLDER_PREFIX)
+        return name if folder in {name, ""} else f"{FOLDER_PREFIX}{(self.path.parent / folder).resolve()}"
+
     def setting(self, name: str, table: _Setting) -> Setting:
         key = f"settings.{name}"
         if name == REFERENCE:
@@ -272,11 +277,12 @@ class _Loader:
         metrics: Metrics = self.convert("metrics", raw.get("metrics", {}), Metrics)
         if metrics.lpips not in LPIPS_NAMES:
             self.fail("metrics.lpips", f"unknown metric '{metrics.lpips}'; {nearest(metrics.lpips, LPIPS_NAMES)}")
+        clip = self.relative_clip(metrics.clip)
         try:
-            validate_clip_name(metrics.clip)
+            validate_clip_name(clip)
         except MetricError as error:
             self.fail("metrics.clip", str(error))
-        return metrics
+        return Metrics(lpips=metrics.lpips, clip=clip)
 
     def budgets(self, table: Any, cells: list[Cell]) -> Budgets:
         """Budgets for all cells, and tables for cells by pattern; a pattern that matches no cell is an error."""

@@ -10,7 +10,7 @@ import msgspec
 
 from qregress.config import Config
 from qregress.judge.verdict import judge
-from qregress.matrix import Cell
+from qregress.matrix import REFERENCE, Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
 from qregress.produce.protocol import Options
 from qregress.record import CellResult, Record, Run
@@ -84,7 +84,7 @@ class Session:
             self.folder.write_record(record)
             if self.folder.record(cell.reference_id) is None:
                 # The reference died on the way to this cell: the others need not die of it one by one.
-                self.folder.write_record(msgspec.structs.replace(record, id=cell.reference_id, setting="reference"))
+                self.folder.write_record(msgspec.structs.replace(record, id=cell.reference_id, setting=REFERENCE))
             return record
         except BaseException:
             self.close()

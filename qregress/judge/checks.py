@@ -14,6 +14,7 @@ import msgspec
 from qregress import units
 from qregress.errors import nearest
 from qregress.judge.budgets import WORST_FACTOR, Limit
+from qregress.matrix import REFERENCE
 from qregress.record import Check, Record
 from qregress.stats import ratio
 
@@ -150,7 +151,7 @@ def _near(pattern: str, names: list[str]) -> str:
 def _memory(name: str, key: str, pick: Callable[[Record], int | None], subject: Subject) -> Check | None:
     limit = subject.limits.get(key)
     value = pick(subject.record)
-    if limit is None or value is None or (limit.relative and subject.record.setting == "reference"):
+    if limit is None or value is None or subject.record.setting == REFERENCE:
         return None
     bound = limit.value
     if limit.relative:
@@ -179,7 +180,7 @@ def memory_peak(subject: Subject) -> Check | None:
 def latency(subject: Subject) -> Check | None:
     """Seconds per pipeline call, as a ratio to the reference taken in the same session, or absolute."""
     limit, timing = subject.limits.get("latency"), subject.record.timing
-    if limit is None or timing is None or not timing.samples_s or subject.record.setting == "reference":
+    if limit is None or timing is None or not timing.samples_s or subject.record.setting == REFERENCE:
         return None
     if not limit.relative:
         return _absolute_latency(timing.samples_s, limit)

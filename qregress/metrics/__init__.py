@@ -3,7 +3,7 @@
 Only names are imported here, so that a configuration can be checked without torch.
 """
 
-from qregress.metrics.names import LPIPS_NAMES, validate_clip_name
+from qregress.metrics.names import FOLDER_PREFIX, LPIPS_NAMES, validate_clip_name
 from qregress.metrics.weights import MetricError, WeightsId, require_same
 
-__all__ = ["LPIPS_NAMES", "MetricError", "WeightsId", "require_same", "validate_clip_name"]
+__all__ = ["FOLDER_PREFIX", "LPIPS_NAMES", "MetricError", "WeightsId", "require_same", "validate_clip_name"]

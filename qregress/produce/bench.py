@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from qregress import pipelines
-from qregress.matrix import Cell, Pipeline, Setting, Workload
+from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload
 from qregress.pipelines.assemble import initial_latents
 from qregress.pipelines.folder import Folder
 from qregress.produce import files, scoring
@@ -47,7 +47,7 @@ class Bench:
 
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
-        reference = Cell(pipeline=cell.pipeline, setting=Setting(name="reference"), workload=cell.workload)
+        reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         if self._out.record(reference.id) is None:
             self._out.write_record(self._run_reference(reference))
         if not cell.setting.is_reference:

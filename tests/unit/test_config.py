@@ -83,3 +83,13 @@ def test_embedded_configuration_names_the_studys_settings(tmp_path: Path) -> Non
     names = [setting.name for setting in loaded.settings]
     assert names == ["float8", "float8+te", "int8", "int8+te", "int4", "int4+te", "int4-proj_out"]
     assert [(len(load.prompts), load.steps) for load in loaded.workloads] == [(8, 20)]
+
+
+def test_a_clip_folder_is_relative_to_the_configuration(tmp_path: Path) -> None:
+    """Like every path in a configuration, whatever folder the command is started in."""
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "open_clip_config.json").write_text("{}", encoding="utf-8")
+    path = tmp_path / "qregress.toml"
+    text = '[pipelines.pixart-sigma]\nsource = "pocket:pixart-sigma"\n[metrics]\nclip = "local-dir:clip"\n'
+    path.write_text(text, encoding="utf-8")
+    assert config.load(path).metrics.clip == f"local-dir:{tmp_path / 'clip'}"
