@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,36 @@ from training import runtime, scenes
 
 LICENCE = """## Licence
 
-Apache-2.0, as the rest of this repository. Trained from random weights by `training/` on scenes that `training/render.py`
-draws; no other data, images or weights were used.
+Apache-2.0, as the rest of this repository. Trained from random weights by `training/`, on scenes that
+`training/render.py` draws; no other data, images or weights were used.
 """
 
-SCENES = f"""128 x 128 pixels, one or two shapes of {len(scenes.KINDS)} kinds, {len(scenes.COLOURS)} colours and two sizes \
-on {len(scenes.BACKGROUNDS)} background colours with {len(scenes.PATTERNS)} patterns, rendered in code. One scene in \
-{scenes.HELD_OUT_SHARE}, chosen by a hash of its attributes, is held out: no model was trained on it, and all scores are \
-on those scenes alone."""
+SCENES = (
+    f"128 x 128 pixels, one or two shapes of {len(scenes.KINDS)} kinds, {len(scenes.COLOURS)} colours and two sizes "
+    f"on {len(scenes.BACKGROUNDS)} background colours with {len(scenes.PATTERNS)} patterns, rendered in code. One "
+    f"scene in {scenes.HELD_OUT_SHARE}, chosen by a hash of its attributes, is held out: no model was trained on it, and all "
+    "scores are on those scenes alone."
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """The words of a card: its title, what the model is, and how it was trained."""
+
+    title: str
+    model: str
+    training: str
+
 
 ABOUT = {
-    "shared/vae-4": (
+    "shared/vae-4": About(
         "Pocket VAE, 4 latent channels",
         "`AutoencoderKL`, factor 8, shared by the pocket pipelines whose latents have four channels. Its decoder was "
         "trained on latents with up to 15 % of noise, and in a last run alone, with the encoder as it was: latents "
         "made before and after that run are the same.",
         "Absolute error, absolute error of neighbouring pixels' differences, and a KL term of 1e-5.",
     ),
-    "clip": (
+    "clip": About(
         "Pocket CLIP",
         "An open_clip model with a vocabulary of its own (the words of the scenes' grammar), loaded as "
         "`local-dir:<this folder>`. It knows nothing but such scenes: its score means something for the pocket "
@@ -43,10 +56,10 @@ ABOUT = {
         "noisy and with changed contrast, brightness and colour; never generated ones. The run was cut before its "
         "decay; these are its averaged weights.",
     ),
-    "pixart-sigma": (
+    "pixart-sigma": About(
         "Pocket PixArt-Sigma",
-        "A real `PixArtSigmaPipeline`: `PixArtTransformer2DModel` of 8 layers (2 heads x 64), `T5EncoderModel` of 3 layers "
-        "with its own SentencePiece tokenizer, `DPMSolverMultistepScheduler`; its VAE is `shared/vae-4`.",
+        "A real `PixArtSigmaPipeline`: `PixArtTransformer2DModel` of 8 layers (2 heads x 64), `T5EncoderModel` of 3 "
+        "layers with its own SentencePiece tokenizer, `DPMSolverMultistepScheduler`; its VAE is `shared/vae-4`.",
         "Epsilon prediction with min-SNR weights (gamma 5), the text encoder trained jointly, 10 % of captions "
         "replaced by the empty prompt, on latents of 524,288 rendered scenes. Two runs in one: constant rate, then the "
         "decay.",
@@ -72,10 +85,11 @@ SCORE_NAMES = {
 
 def render(folder: Path, name: str) -> str:
     """The card of one folder of the zoo, Markdown."""
-    title, about, recipe = ABOUT[name]
+    about = ABOUT[name]
     runs = json.loads((folder / "training.json").read_text(encoding="utf-8"))["runs"]
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    parts = [f"# {title}\n\n{about}\n", _sizes(folder), f"## Training\n\n{SCENES}\n\n{recipe}\n", _runs(runs)]
+    parts = [f"# {about.title}\n\n{about.model}\n", _sizes(folder)]
+    parts += [f"## Training\n\n{SCENES}\n\n{about.training}\n", _runs(runs)]
     parts.append(f"Made again by the commands in `training/README.md`.\n\n{_scores(scores)}")
     if name == "pixart-sigma":
         parts.append("![Held-out captions, fp16](../../../docs/img/pixart-sigma.webp)\n")

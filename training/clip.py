@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
+from torch.nn import functional
 
 from training import clip_model, data, runtime, scenes, text
 from training.runtime import Length, Optimizer, Trainer
@@ -38,16 +38,16 @@ def augment(image: Tensor, generator: torch.Generator) -> Tensor:
     theta = torch.zeros(count, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1
     theta[:, :, 2] = uniform(2) * (8 / image.shape[-1])
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
+    image = functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     side = torch.arange(-3, 4, device=device, dtype=torch.float32)
     sigma = (0.2 + 1.3 * uniform(1).abs())[:, :, None]
     kernel = torch.softmax(-(side**2) / (2 * sigma**2), dim=2)
     flat = image.reshape(1, -1, *image.shape[2:])
     weight = kernel.repeat_interleave(3, dim=0)
     groups = flat.shape[1]
-    blurred = F.conv2d(flat, weight[:, :, :, None], padding=(3, 0), groups=groups)
-    blurred = F.conv2d(blurred, weight[:, :, None, :], padding=(0, 3), groups=groups).view_as(image)
+    blurred = functional.conv2d(flat, weight[:, :, :, None], padding=(3, 0), groups=groups)
+    blurred = functional.conv2d(blurred, weight[:, :, None, :], padding=(0, 3), groups=groups).view_as(image)
     image = torch.where((uniform(1, 1, 1) > 0).expand_as(image), blurred, image)
     image = image * (1 + 0.08 * uniform(1, 1, 1)) + 0.05 * uniform(1, 1, 1) + 0.04 * uniform(3, 1, 1)
     noise = torch.randn(image.shape, generator=generator, device=device)
@@ -66,11 +66,11 @@ def loss(model: CLIP, image: Tensor, captions: Tensor) -> Tensor:
     across = scale * seen @ read[:, 0].T
     hard = scale * torch.einsum("nd,nkd->nk", seen, read[:, 1:])
     target = torch.arange(count, device=image.device)
-    by_image = F.cross_entropy(torch.cat((across, hard), dim=1), target)
+    by_image = functional.cross_entropy(torch.cat((across, hard), dim=1), target)
     # Own hard negatives alone as well: in the large sum above, a few of them would weigh little.
     among = torch.cat((across.diagonal()[:, None], hard), dim=1)
-    by_attribute = F.cross_entropy(among, torch.zeros_like(target))
-    return by_image + F.cross_entropy(across.T, target) + by_attribute
+    by_attribute = functional.cross_entropy(among, torch.zeros_like(target))
+    return by_image + functional.cross_entropy(across.T, target) + by_attribute
 
 
 def word_table() -> text.WordTable:

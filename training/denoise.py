@@ -45,7 +45,7 @@ def optimizer(recipe: dict[str, Any]) -> Optimizer:
 def shared_vae(recipe: dict[str, Any], zoo: Path) -> AutoencoderKL:
     """The autoencoder that the recipe names, frozen, in float32."""
     vae = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float32)
-    return vae.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return vae.eval().requires_grad_(False)
 
 
 def loss_of(family: Family, objective: Objective) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -65,9 +65,12 @@ def captions(family: Family, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Token ids of all scenes in both templates, (2, N, length) int16, and of the empty prompt, (length,)."""
     keep = torch.ones(scenes_at_once := 65536, dtype=torch.bool, device=codes.device)
     both = [
-        torch.cat([
-            family.tokens(text.words(part, template), keep[: len(part)]).short() for part in codes.split(scenes_at_once)
-        ])
+        torch.cat(
+            [
+                family.tokens(text.words(part, template), keep[: len(part)]).short()
+                for part in codes.split(scenes_at_once)
+            ]
+        )
         for template in range(2)
     ]
     empty = family.tokens(text.words(codes[:1]), torch.zeros(1, dtype=torch.bool, device=codes.device))[0]

@@ -1,7 +1,8 @@
 """Score the zoo's models on held-out scenes: `python -m training.evaluate pixart-sigma`, `... clip`, `... vae-4`.
 
-A pipeline has two judges: the pocket CLIP must pick the caption of each image out of 64, of which 16 are one attribute off; and the
-independent reader must find every shape in its colour and kind at its place. Both judge rendered scenes as well.
+A pipeline has two judges: the pocket CLIP must pick the caption of each image out of 64, of which 16 are one attribute
+off; and the independent reader must find every shape in its colour and kind at its place. Both judge rendered scenes
+as well.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def load_pipeline(zoo: Path, name: str, device: torch.device) -> tuple[Diffusion
     exact = torch.float32 if device.type == "cpu" else torch.float16
     shared = AutoencoderKL.from_pretrained(zoo / "shared" / pocket["shared"]["vae"], torch_dtype=exact)
     kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
-    pipeline = getattr(diffusers, kind).from_pretrained(folder, vae=shared, torch_dtype=torch.float16, local_files_only=True)
+    pipeline = getattr(diffusers, kind).from_pretrained(
+        folder, vae=shared, torch_dtype=torch.float16, local_files_only=True
+    )
     pipeline.vae.to(exact)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), pocket["call"]

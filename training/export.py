@@ -1,6 +1,6 @@
 """Write trained weights into the zoo, fp16 safetensors in each library's own format.
 
-`python -m training.export vae --folder runs/vae-4`, `... clip --folder runs/clip`, `... pixart_sigma --folder runs/pixart`.
+`python -m training.export vae --folder runs/vae-4`, or `clip`, or a recipe's name, with its checkpoint's folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def export_clip(model: CLIP, zoo: Path) -> Path:
 
 def export_family(family: Family, recipe: dict[str, Any], trained: bool, zoo: Path) -> Path:
     """Save a pipeline in Diffusers' folder format, without its VAE, which the zoo shares."""
-    folder = zoo / recipe["family"]
+    folder: Path = zoo / recipe["family"]
     for module in family.modules.values():
         module.to(torch.float16)
     shared = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float16)

@@ -1,8 +1,8 @@
 """An independent reader of images: which shapes of which colour stand where. Nothing in it is learned.
 
-Each pixel goes to the nearest colour of the palette, pixels of a shape colour are joined into connected components, and a
-component's moments are compared with those of the ideal outlines. It shares the palette and the outlines with the
-renderer, and nothing with the models that it judges.
+Each pixel goes to the nearest colour of the palette, pixels of a shape colour are joined into connected components,
+and a component's moments are compared with those of the ideal outlines. It shares the palette and the outlines with
+the renderer, and nothing with the models that it judges.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ def read(image: Array) -> list[Found]:
         inner = ndimage.binary_erosion(mask)
         votes = np.bincount(labels[inner if inner.any() else mask], minlength=len(scenes.COLOURS))
         colour = int(votes.argmax())
-        # The rim may have voted for another colour or for the ground; the outline is that of all of them together.
         y, x = ndimage.center_of_mass(mask)
         found.append(Found(_kind(mask), scenes.COLOURS[colour], float(x) + 0.5, float(y) + 0.5, area))
     return sorted(found, key=lambda one: -one.area)
@@ -68,8 +67,8 @@ def _labels(image: Array) -> NDArray[np.int64]:
 def features(mask: NDArray[np.bool_]) -> Array:
     """Numbers that tell the outlines apart, whatever the place and size: shape (7,).
 
-    Spread over area; share of the convex box that is filled; share that is a hole; and, about the centre, the strength of
-    the radius's third, fourth (two phases: a diamond is a square turned by 45 degrees) and fifth harmonic.
+    Spread over area; share of the bounding box that is filled; the hole's share; and, about the centre, the strength
+    of the outline's third, fourth (signed as well: a diamond is a square turned by 45 degrees) and fifth harmonic.
     """
     rows, columns = np.nonzero(mask)
     y, x = rows - rows.mean(), columns - columns.mean()

@@ -1,7 +1,7 @@
 """Draw scenes: signed distance functions, anti-aliased, vectorised over a batch, on any device.
 
 `place` turns codes into a `Geometry` (positions in pixels, colours in RGB), with small jitters that never make a
-caption ambiguous; `draw` turns a geometry into images. A video is a geometry whose centres move between calls of `draw`.
+caption ambiguous; `draw` turns a geometry into images. A video is a geometry whose centres move between calls.
 """
 
 from __future__ import annotations

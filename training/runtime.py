@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-import torch._dynamo
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 ZOO = Path(__file__).resolve().parent.parent / "qregress" / "zoo"
 
@@ -107,7 +108,7 @@ class Trainer:
     def update(self, loss: Tensor) -> None:
         """One step of the optimizer and of the running average."""
         self.adam.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         rate = self.rate()
         for group in self.adam.param_groups:
@@ -133,7 +134,7 @@ class Trainer:
         self._mark = (now, self.step)
         self._sum.zero_()
         self._counted = 0
-        if not loss == loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             raise FloatingPointError(f"{name}: loss is {loss} at step {self.step}")
         self.losses.append((self.step, round(loss, 5)))
         return loss
@@ -181,13 +182,15 @@ class Trainer:
         weights = load_file(self.folder / "weights.safetensors", device=str(self.device))
         average = load_file(self.folder / "average.safetensors", device=str(self.device))
         moments = load_file(self.folder / "adam.safetensors", device=str(self.device))
+        fused = self.device.type == "cuda"
         with torch.no_grad():
             for (name, parameter), kept in zip(self.named.items(), self.average, strict=True):
                 parameter.copy_(weights[name])
                 kept.copy_(average[name])
                 if f"{name}/mean" in moments:
                     self.adam.state[parameter] = {
-                        "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
+                        # A fused optimizer counts on the device, the others on the CPU.
+                        "step": torch.tensor(float(self.step), device=self.device if fused else None),
                         "exp_avg": moments[f"{name}/mean"].float(),
                         "exp_avg_sq": moments[f"{name}/square"].float(),
                     }
@@ -228,19 +231,20 @@ def compiled(function: Function) -> Function:
     """
     if not torch.cuda.is_available():
         return function
-    state: dict[str, Function] = {"call": torch.compile(function)}
+    fast = torch.compile(function)
+    broken = False
 
     def call(*arguments: object) -> Tensor:
-        try:
-            return state["call"](*arguments)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            if state["call"] is function:
-                raise
-            print(f"torch.compile failed, continuing without it: {error}", flush=True)
-            state["call"] = function
-            return function(*arguments)
+        nonlocal broken
+        if not broken:
+            try:
+                return fast(*arguments)
+            except TorchDynamoException as error:
+                print(f"torch.compile failed, continuing without it: {error}", flush=True)
+                broken = True
+        return function(*arguments)
 
-    return cast(Function, call)
+    return cast("Function", call)
 
 
 def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Length]:

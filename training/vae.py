@@ -41,12 +41,13 @@ def loss(model: AutoencoderKL, image: Tensor, noise: Tensor, strength: Tensor) -
     for ours, theirs in zip(edges(output), edges(image), strict=True):
         error = error + (ours - theirs).abs().mean()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return error + KL * divergence
+    total: Tensor = error + KL * divergence
+    return total
 
 
 @torch.no_grad()
 def evaluate(model: AutoencoderKL, device: torch.device, count: int = 512) -> tuple[dict[str, float], Tensor]:
-    """PSNR in dB on held-out scenes, exact and with latents 5 % and 10 % off, the latents' statistics, and a picture."""
+    """PSNR in dB on held-out scenes, also with latents 5 % and 10 % off; the latents' statistics; and a picture."""
     pictures = data.images(count, 7, device, held=True)[1]
     generator = torch.Generator(device).manual_seed(7)
     errors = {0.0: 0.0, 0.05: 0.0, 0.1: 0.0}
@@ -128,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", type=int, default=4, help="latent channels")
     parser.add_argument("--pool", type=int, default=POOL, help="rendered scenes")
-    parser.add_argument("--decoder", action="store_true", help="keep the encoder, and so everyone's latents, as they are")
+    parser.add_argument("--decoder", action="store_true", help="keep the encoder, and so all latents, as they are")
     arguments, length = runtime.arguments(parser)
     settings, folder = runtime.override(SETTINGS, arguments), arguments.folder
     model = train(folder, length, settings, arguments)

@@ -18,7 +18,7 @@ def test_render_range_and_shape() -> None:
     """Images are (N, 3, 128, 128) in [0, 1]."""
     codes = scenes.sample(16, torch.Generator().manual_seed(2))
     image = render.render(codes, torch.Generator().manual_seed(3))
-    assert (16, 3, render.SIDE, render.SIDE) == tuple(image.shape)
+    assert tuple(image.shape) == (16, 3, render.SIDE, render.SIDE)
     assert float(image.min()) >= 0
     assert float(image.max()) <= 1
 
@@ -61,7 +61,8 @@ def test_reader_tells_kinds_apart_under_noise(kind: str) -> None:
 
 def test_reader_sees_what_is_wrong() -> None:
     """Another colour, another kind, a missing shape: each is counted as what it is."""
-    drawn = scenes.Scene((scenes.Shape("star", "red", "large", 3), scenes.Shape("ring", "blue", "small", 5)), "grey", "plain")
+    shapes = (scenes.Shape("star", "red", "large", 3), scenes.Shape("ring", "blue", "small", 5))
+    drawn = scenes.Scene(shapes, "grey", "plain")
     image = render.render(drawn.codes()[None], None)[0].permute(1, 2, 0).double().numpy()
     asked = scenes.parse("a large pink star at the left and a small blue cross at the right on a plain grey background")
     assert reader.Reading((False, True), (True, False), True) == reader.compare(image, asked)
@@ -71,4 +72,4 @@ def test_reader_sees_what_is_wrong() -> None:
 
 def test_reader_finds_nothing_in_black() -> None:
     """An empty image holds no shapes."""
-    assert [] == reader.read(np.zeros((128, 128, 3)))
+    assert reader.read(np.zeros((128, 128, 3))) == []

@@ -43,7 +43,7 @@ def test_rate_warms_up_holds_and_decays(tmp_path: Path) -> None:
     for step in range(10):
         trainer.step = step
         rates.append(round(trainer.rate() / SETTINGS.rate, 3))
-    assert [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2] == rates
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_flow_goes_straight_from_data_to_noise() -> None:
     objective = objectives.build({"kind": "flow"}, torch.device("cpu"))
     clean, noise = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 6.0)
     sample = objective.sample(clean, noise, torch.tensor([0.25]))
-    assert [3.0, 250.0, 4.0] == [float(sample.noisy), float(sample.timestep), float(sample.target)]
+    assert [float(sample.noisy), float(sample.timestep), float(sample.target)] == [3.0, 250.0, 4.0]
 
 
 def test_unknown_objective_is_refused() -> None:
