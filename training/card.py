@@ -25,8 +25,8 @@ Apache-2.0, as the rest of this repository. Trained from random weights by `trai
 SCENES = (
     f"128 x 128 pixels, one or two shapes of {len(scenes.KINDS)} kinds, {len(scenes.COLOURS)} colours and two sizes "
     f"on {len(scenes.BACKGROUNDS)} background colours with {len(scenes.PATTERNS)} patterns, rendered in code. One "
-    f"scene in {scenes.HELD_OUT_SHARE}, chosen by a hash of its attributes, is held out: no model was trained on it, and all "
-    "scores are on those scenes alone."
+    f"scene in {scenes.HELD_OUT_SHARE}, chosen by a hash of its attributes, is held out: no model was trained on it, "
+    "and all scores are on those scenes alone."
 )
 
 
