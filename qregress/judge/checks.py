@@ -125,7 +125,7 @@ def coverage(subject: Subject) -> Check | None:
         for module in manifest.modules:
             expected += module.expected is not None
             quantized += module.found is not None
-            if module.found != module.expected:
+            if module.found != module.expected or module.dtype == "missing":
                 text = f"{module.found or module.dtype} instead of {module.expected or 'unquantized'}"
                 missed.setdefault(text, []).append(module.name)
         total = len(manifest.modules)

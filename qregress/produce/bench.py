@@ -21,7 +21,7 @@ from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, generate, join
-from qregress.produce.memory import Window, stored, watch_cpu
+from qregress.produce.memory import Window, stored, watch
 from qregress.produce.protocol import Event, Options, Progress, Say
 from qregress.produce.timing import interleave, timed
 from qregress.quantize import load_backend
@@ -98,7 +98,7 @@ class Bench:
         reference, initial = self._reference(cell)
         self._emit(Progress(cell.id, "quantize", 0, 1))
         pristine = self._load(setting.dtype)
-        (pipeline, coverage), loading = watch_cpu(lambda: quantized(pristine, setting))
+        (pipeline, coverage), loading = watch(lambda: quantized(pristine, setting), device)
         first, window = self._watch(cell, pipeline, workload.batches()[0], initial)
         made, timing, repeatable = self._interleave(cell, pipeline, initial, reference, resolve)
         names, sha256 = files.save_generated(self._out.cell(cell.id), made)
@@ -174,7 +174,9 @@ class Bench:
         def on_step(done: int) -> None:
             emit(Progress(cell.id, "memory pass, step", done, done))
 
-        return watch_cpu(lambda: generate(pipeline, self._folder, cell.workload, batch, initial, on_step))
+        return watch(
+            lambda: generate(pipeline, self._folder, cell.workload, batch, initial, on_step), self._options.device
+        )
 
     def _reference(self, cell: Cell) -> tuple[Generated, torch.Tensor]:
         """The reference's images, from memory or, after a worker died, from disk."""
@@ -244,7 +246,10 @@ def _rows(made: Generated, batch: range) -> Generated:
 
 
 def _memory(total: int, each: dict[str, int], window: Window, *, load_peak: int) -> Memory:
-    """On a CPU what stays allocated after a run is what the components store; there is no caching allocator."""
+    """The cell alone: what its components store, and on top the most that one call allocated.
+
+    The reference's weights may be on the device meanwhile; they are in neither number.
+    """
     return Memory(
         storage_bytes=total,
         static_bytes=total,

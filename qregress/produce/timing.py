@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,9 @@ from qregress.stats import ratio
 
 #: Where no limit has to be told from the ratio, sampling stops at this half-width of its interval.
 _RELATIVE_WIDTH = 0.05
+#: The interval is looked at again after so many times more pairs: a look after each pair would end as soon as chance
+#: moves it past a limit once.
+_LOOK_AGAIN = 1.5
 
 
 def synchronize(device: str) -> None:
@@ -48,7 +52,7 @@ def interleave(
     """
     mine: list[float] = []
     other: list[float] = []
-    least = max(len(batches), pairs)
+    look = max(len(batches), pairs)
     begin = time.perf_counter()
     while True:
         count = len(mine)
@@ -56,9 +60,12 @@ def interleave(
         order = ((reference, other), (cell, mine)) if count % 2 == 0 else ((cell, mine), (reference, other))
         for action, samples in order:
             samples.append(timed(partial(action, batch), device))
-        on_pair(len(mine), max(least, len(mine)))
-        if len(mine) >= least and (_clear(mine, other, resolve) or time.perf_counter() - begin > time_s):
+        on_pair(len(mine), max(look, len(mine)))
+        if len(mine) < look:
+            continue
+        if _clear(mine, other, resolve) or time.perf_counter() - begin > time_s:
             return Timing(samples_s=tuple(mine), reference_s=tuple(other))
+        look = math.ceil(_LOOK_AGAIN * len(mine))
 
 
 def _clear(samples: list[float], reference: list[float], resolve: Sequence[float]) -> bool:

@@ -14,12 +14,15 @@ from qregress.record import Coverage, ModuleCoverage
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a setting asks of one component, drawn up on the unquantized model: module name -> weight type.
+    """What a setting asks of one component, drawn up on the unquantized model.
 
-    ``None`` as a type: to be left as it is. ``unmatched``: patterns that mean no module.
+    ``expected``: module name -> weight type, ``None`` for what is to be left as it is. ``weights`` and ``exclude`` are
+    the setting's own, for modules that are there only afterwards. ``unmatched``: patterns that mean no module.
     """
 
     expected: dict[str, str | None]
+    weights: str | None
+    exclude: tuple[str, ...]
     unmatched: tuple[str, ...]
 
 
@@ -61,29 +64,45 @@ def _weighted(component: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tens
 
 def plan(component: nn.Module, backend: Backend, weights: str | None, exclude: tuple[str, ...]) -> Plan:
     """Read off the unquantized component which modules the setting means; patterns are matched as shells do."""
-    expected = {}
-    for name, module, _ in _weighted(component):
-        excluded = any(fnmatchcase(name, pattern) for pattern in exclude)
-        expected[name] = weights if backend.eligible(module) and not excluded else None
+    expected = {name: _expected(name, module, backend, weights, exclude) for name, module, _ in _weighted(component)}
     names = [name for name, _ in component.named_modules()]
     unmatched = tuple(pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name in names))
-    return Plan(expected, unmatched)
+    return Plan(expected, weights, exclude, unmatched)
+
+
+def _expected(
+    name: str, module: nn.Module, backend: Backend, weights: str | None, exclude: tuple[str, ...]
+) -> str | None:
+    excluded = any(fnmatchcase(name, pattern) for pattern in exclude)
+    return weights if backend.eligible(module) and not excluded else None
 
 
 def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
-    """What each module's weight has become, beside what was planned for it."""
+    """What each module's weight has become, beside what was planned for it.
+
+    A planned module that is gone is in it as missing; one that has come since is held to the same rule.
+    """
     modules = []
     for name, module, weight in _weighted(component):
+        if name in planned.expected:
+            expected = planned.expected[name]
+        else:
+            expected = _expected(name, module, backend, planned.weights, planned.exclude)
         data = weight.data if isinstance(weight, nn.Parameter) else weight
         modules.append(
             ModuleCoverage(
                 name=name,
                 module=type(module).__name__,
-                expected=planned.expected.get(name),
+                expected=expected,
                 found=backend.weight_type(data),
                 tensor=type(data).__name__,
                 dtype=str(weight.dtype).removeprefix("torch."),
                 bytes=tensor_bytes(data),
             )
+        )
+    for name in planned.expected.keys() - {module.name for module in modules}:
+        gone = planned.expected[name]
+        modules.append(
+            ModuleCoverage(name=name, module="-", expected=gone, found=None, tensor="-", dtype="missing", bytes=0)
         )
     return Coverage(modules=tuple(modules), unmatched=planned.unmatched)

@@ -1,0 +1,38 @@
+"""The allocator's bytes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from qregress.produce.memory import stored, watch
+
+
+def test_peak_and_what_is_left() -> None:
+    """Given 4 MB kept and 8 MB let go of, then the peak holds both and 4 MB are left."""
+
+    def action() -> torch.Tensor:
+        kept = torch.zeros(1_000_000)
+        torch.zeros(2_000_000)
+        return kept
+
+    kept, window = watch(action, "cpu")
+    assert (window.peak, window.left) == (12_000_000, 4_000_000)
+    assert kept.nbytes == window.left
+
+
+def test_the_same_three_times() -> None:
+    """Given the same forward pass, then the same byte count: a process's resident size is not so."""
+    model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+    x = torch.randn(32, 64)
+    with torch.no_grad():
+        peaks = {watch(lambda: model(x), "cpu")[1].peak for _ in range(3)}
+    assert len(peaks) == 1
+    assert peaks.pop() >= 2 * 32 * 256 * 4  # input and output of the activation are alive together
+
+
+def test_components_alone_and_together() -> None:
+    """Given two components that share one, then together it counts once."""
+    shared = nn.Linear(8, 8, bias=False)
+    total, each = stored({"a": shared, "b": nn.Sequential(shared, nn.Linear(8, 8, bias=False))})
+    assert (total, each) == (2 * 256, {"a": 256, "b": 512})

@@ -1,0 +1,69 @@
+"""Interleaving, on a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from qregress.produce import timing
+from qregress.record import Timing
+
+BATCHES = [range(1), range(1, 2)]
+
+
+class Clock:
+    """Time that passes only when something runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def runs(self, name: str, seconds: Callable[[int], float]) -> Callable[[range], None]:
+        """Something that takes that long on its n-th call."""
+
+        def run(batch: range) -> None:
+            self.now += seconds(self.calls.count(name))
+            self.calls.append(name)
+            assert batch in BATCHES
+
+        return run
+
+
+def measure(
+    monkeypatch: pytest.MonkeyPatch, cell: Callable[[int], float], resolve: tuple[float, ...], time_s: float = 1000.0
+) -> tuple[Timing, Clock]:
+    """Interleave a cell with a reference of one second, six pairs at least."""
+    clock = Clock()
+    monkeypatch.setattr("qregress.produce.timing.time.perf_counter", lambda: clock.now)
+    found = timing.interleave(
+        clock.runs("cell", cell),
+        clock.runs("reference", lambda _: 1.0),
+        BATCHES,
+        device="cpu",
+        pairs=6,
+        time_s=time_s,
+        resolve=resolve,
+        on_pair=lambda _done, _total: None,
+    )
+    return found, clock
+
+
+def test_order_is_a_b_b_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given pairs, then each kind goes first in turn, so that a drift meets both alike."""
+    found, clock = measure(monkeypatch, lambda _: 1.5, (2.0,))
+    assert clock.calls == ["reference", "cell", "cell", "reference"] * 3
+    assert (found.samples_s, found.reference_s) == ((1.5,) * 6, (1.0,) * 6)
+
+
+def test_pairs_are_added_until_the_interval_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given samples that scatter around the limit at first, then sampling goes on until they lie below it."""
+    found, _ = measure(monkeypatch, lambda call: (1.2, 2.4)[call % 2] if call < 6 else 1.2, (1.5,))
+    assert len(found.samples_s) > 6
+
+
+def test_pairs_are_not_added_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a lower quartile on both sides of the limit for good, then the time limit ends it."""
+    found, clock = measure(monkeypatch, lambda call: (1.0, 1.1, 1.2, 1.3)[call % 4], (1.05,), time_s=60.0)
+    assert 60.0 < clock.now < 120.0
+    assert len(found.samples_s) == len(found.reference_s)
