@@ -50,6 +50,7 @@ def act(options: argparse.Namespace) -> int:
         "no:terminal",
         "-p",
         "no:cacheprovider",
+        "--capture=no",  # it would swallow the live line; what workers print never comes here
         "-c",
         os.devnull,
         f"--rootdir={Path.cwd()}",

@@ -20,7 +20,7 @@ from qregress.pipelines.folder import Folder
 from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
-from qregress.produce.generate import Generated, generate, join
+from qregress.produce.generate import Generated, call_arguments, generate, join
 from qregress.produce.memory import Window, stored, watch
 from qregress.produce.protocol import Event, Options, Progress, Say
 from qregress.produce.timing import interleave, timed
@@ -169,10 +169,10 @@ class Bench:
         self, cell: Cell, pipeline: DiffusionPipeline, batch: range, initial: torch.Tensor
     ) -> tuple[Generated, Window]:
         """The memory pass, one call under the profiler; also the warm-up of what is timed next."""
-        emit = self._emit
+        steps = call_arguments(self._folder, cell.workload).get("num_inference_steps", 0)
 
         def on_step(done: int) -> None:
-            emit(Progress(cell.id, "memory pass, step", done, done))
+            self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
         return watch(
             lambda: generate(pipeline, self._folder, cell.workload, batch, initial, on_step), self._options.device

