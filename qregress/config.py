@@ -25,6 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
     source: str
     devices: list[str] | None = None
+    call: dict[str, Any] = {}
 
 
 class _Setting(msgspec.Struct, forbid_unknown_fields=True):
@@ -185,7 +186,7 @@ class _Loader:
                 self.fail(f"{key}.devices", f"unknown device '{device}'; {nearest(device, DEVICES)}")
         if not devices:
             self.fail(f"{key}.devices", f"empty; allowed: {', '.join(DEVICES)}")
-        return Pipeline(name=name, source=source, devices=devices)
+        return Pipeline(name=name, source=source, devices=devices, call=table.call)
 
     def relative_source(self, source: str) -> str:
         """A path in a configuration is relative to the file that holds it."""
@@ -266,12 +267,16 @@ class _Loader:
                 found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-                self.fail(
-                    f"{key}.prompts", f'{path}: {reason}; expected "builtin", a list, or a file with a prompt a line'
-                )
+                self.fail(f"{key}.prompts", f"{path}: {reason}; {self.near_prompts(value, path)}")
         if not found or not all(prompt.strip() for prompt in found):
             self.fail(f"{key}.prompts", "an empty prompt list or an empty prompt; name at least one prompt")
         return found
+
+    @staticmethod
+    def near_prompts(value: str, path: Path) -> str:
+        """What may stand there: the builtin list, and the nearest text file where the name is a file's."""
+        files = [file.name for file in path.parent.glob("*.txt")] if path.parent.is_dir() else []
+        return nearest(value, ["builtin", *files]) + ", or a list of prompts"
 
     def metrics(self, raw: dict[str, Any]) -> Metrics:
         metrics: Metrics = self.convert("metrics", raw.get("metrics", {}), Metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,12 +16,14 @@ REFERENCE = "reference"
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """A pipeline under test: a name and where it comes from.
 
-    ``source`` is ``pocket:NAME`` (trained, inside the package) or ``path:FOLDER`` (a local Diffusers folder).
+    ``source`` is ``pocket:NAME`` (trained, inside the package) or ``path:FOLDER`` (a local Diffusers folder). ``call``
+    holds arguments of every pipeline call.
     """
 
     name: str
     source: str
     devices: tuple[str, ...]
+    call: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         """Indices of the prompts of each pipeline call; the last one may be shorter."""
         count = len(self.prompts)
         return [range(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
+
+    def timed_batches(self) -> list[range]:
+        """Those of the full size, whose seconds may be compared with each other."""
+        batches = self.batches()
+        return [batch for batch in batches if len(batch) == len(batches[0])]
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FIXTURE = "qregress_cell"
 
-_KEY = pytest.StashKey["PytestSession"]()
+KEY = pytest.StashKey["PytestSession"]()
 _ERROR = pytest.StashKey[pytest.UsageError]()
 #: What a worker of xdist tells its controller.
 _OUTPUT = "qregress"
@@ -38,11 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _session(config: pytest.Config) -> PytestSession:
     """The session object, made when it is first needed."""
-    if _KEY not in config.stash:
+    if KEY not in config.stash:
         from qregress.pytest_session import PytestSession
 
-        config.stash[_KEY] = PytestSession(config)
-    return config.stash[_KEY]
+        config.stash[KEY] = PytestSession(config)
+    return config.stash[KEY]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -71,8 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         if _ERROR in config.stash:
             raise config.stash[_ERROR]
-        if _KEY in config.stash:
-            config.stash[_KEY].select(items)
+        if KEY in config.stash:
+            config.stash[KEY].select(items)
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
             raise
@@ -113,16 +113,16 @@ class _Recorder:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, and what was not judged."""
-    if _KEY in config.stash:
-        config.stash[_KEY].summarize(terminalreporter)
+    if KEY in config.stash:
+        config.stash[KEY].summarize(terminalreporter)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     """End the worker and complete ``run.json``, before the summary is written."""
     config = session.config
-    if _KEY in config.stash and _ERROR not in config.stash:
-        told = config.stash[_KEY].finish(session)
+    if KEY in config.stash and _ERROR not in config.stash:
+        told = config.stash[KEY].finish(session)
         if hasattr(config, "workerinput"):
             config.workeroutput[_OUTPUT] = told  # type: ignore[attr-defined]
     yield

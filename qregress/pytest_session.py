@@ -12,13 +12,13 @@ import pytest
 from qregress import config as configuration
 from qregress.errors import ConfigError, QregressError
 from qregress.matrix import Cell
+from qregress.plugin import FIXTURE
 from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
 from qregress.report import terminal
 from qregress.session import RunWriter, Session, StartProducer
 
-FIXTURE = "qregress_cell"
 #: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
 UNDECIDED = ("void", "not-run", "new")
 DEFAULT_OUT = Path(".qregress") / "latest"

@@ -37,17 +37,18 @@ class Fingerprint(Data, frozen=True, kw_only=True):
 class Memory(Data, frozen=True, kw_only=True):
     """Bytes on the device, of the cell alone.
 
-    ``storage_bytes``: parameters and buffers, tensor subclasses unwrapped. ``static_bytes``: allocated after the run
-    (what published tables call memory). ``peak_bytes``: the most allocated while running. ``reserved_bytes``: the
-    most that the caching allocator held; ``None`` on a CPU, which has none. ``load_peak_bytes``: the most allocated
-    while loading and quantizing.
+    ``storage_bytes``: parameters and buffers, tensor subclasses unwrapped. ``static_bytes``: that, and what loading,
+    quantizing and running left allocated beside it (what published tables call memory). ``peak_bytes``: the most
+    allocated while running. ``reserved_bytes``: the most that a caching allocator held; ``None`` where that was not
+    measured alone. ``load_peak_bytes``: the most allocated while copying and quantizing; ``None`` for the reference,
+    whose files are memory-mapped.
     """
 
     storage_bytes: int
     static_bytes: int
     peak_bytes: int
     reserved_bytes: int | None
-    load_peak_bytes: int
+    load_peak_bytes: int | None
     components: dict[str, int]
 
 
@@ -75,9 +76,14 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
 
 
 class Coverage(Data, frozen=True, kw_only=True):
-    """The manifest of one component, and patterns of the setting that matched no module."""
+    """The manifest of one component.
+
+    ``asked``: the weight type that the setting names for it. ``unmatched``: patterns that match no module of any
+    component that the setting names, told of the first.
+    """
 
     modules: tuple[ModuleCoverage, ...]
+    asked: str | None = None
     unmatched: tuple[str, ...] = ()
 
 
@@ -124,6 +130,7 @@ class Record(Data, frozen=True, kw_only=True):
     images: tuple[str, ...] = ()
     latents_sha256: str | None = None
     repeatable: bool | None = None
+    reference_repeatable: bool | None = None
     memory: Memory | None = None
     timing: Timing | None = None
     coverage: dict[str, Coverage] = {}

@@ -75,7 +75,9 @@ class Session:
     def _record(self, cell: Cell) -> Record:
         reference = self.folder.record(cell.reference_id)
         if reference is not None and reference.status == "crashed" and not cell.setting.is_reference:
-            return self._crashed(cell, f"its reference crashed: {reference.message}", None)
+            record = self._crashed(cell, f"its reference crashed: {reference.message}", None)
+            self.folder.write_record(record)
+            return record
         try:
             self._producer_for(cell).produce(cell, self._resolve(cell), self._on_event)
         except Crash as crash:

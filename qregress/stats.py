@@ -6,7 +6,6 @@ Shared by the sampler, which stops when the interval is clear, and by the judge,
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Sequence
 
 import msgspec
@@ -14,10 +13,12 @@ import msgspec
 #: Which quantile stands for a list of timings. Noise on a busy host only ever adds time, so low order statistics
 #: repeat best; the lowest quarter is steadier than the single minimum when there are few samples.
 LOW_QUANTILE = 0.25
-#: Two-sided coverage of the interval.
-CONFIDENCE = 0.95
+#: Nominal two-sided coverage of the interval. A percentile bootstrap of few samples covers less than it says: with
+#: exponential noise of 10 % the truth lay inside in 95 % of 400 trials from 6 pairs, 97 % from 8, 100 % from 12; and
+#: where the truth was the limit itself, repeated looks decided wrongly in 2.5 % of 200 trials on either side.
+CONFIDENCE = 0.99
 _RESAMPLES = 1000
-_FEWEST = 3
+FEWEST = 6
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -45,15 +46,16 @@ def ratio(samples: Sequence[float], reference: Sequence[float]) -> Ratio | None:
     """Ratio of low quantiles of paired samples, with a percentile interval from a bootstrap over pairs.
 
     Pairs are resampled together, as what slows one run of a pair down tends to slow the other. Seeded: the same
-    samples always give the same interval. ``None`` for fewer than three pairs, which show nothing.
+    samples always give the same interval. ``None`` for fewer than six pairs, which show nothing.
     """
     pairs = list(zip(samples, reference, strict=True))
-    if len(pairs) < _FEWEST:
+    if len(pairs) < FEWEST:
         return None
     generator = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
     drawn = []
     for _ in range(_RESAMPLES):
         chosen = generator.choices(pairs, k=len(pairs))
         drawn.append(low_quantile([a for a, _ in chosen]) / low_quantile([b for _, b in chosen]))
-    cuts = statistics.quantiles(drawn, n=round(2 / (1 - CONFIDENCE)))
-    return Ratio(low_quantile(samples) / low_quantile(reference), cuts[0], cuts[-1])
+    drawn.sort()
+    tail = round(_RESAMPLES * (1 - CONFIDENCE) / 2)
+    return Ratio(low_quantile(samples) / low_quantile(reference), drawn[tail], drawn[-1 - tail])

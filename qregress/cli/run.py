@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qregress.plugin import FIXTURE, KEY
 from qregress.report.progress import Display
 
 if TYPE_CHECKING:
@@ -93,14 +94,12 @@ class _Reporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """An error outside of a verdict: never lost."""
-        if report.failed and not any(name == "qregress_cell" for name, _ in report.user_properties):
+        if report.failed and not any(name == FIXTURE for name, _ in report.user_properties):
             self._display.line(report.longreprtext)
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """The end of the run."""
-        from qregress.plugin import _KEY
-
-        session = config.stash.get(_KEY, None)
+        session = config.stash.get(KEY, None)
         self._display.stop()
         if session is not None and session.has_news:
             for text in session.failures():

@@ -15,8 +15,9 @@ from qregress import units
 from qregress.errors import nearest
 from qregress.judge.budgets import WORST_FACTOR, Limit
 from qregress.matrix import REFERENCE
+from qregress.metrics import MetricError, require_same
 from qregress.record import Check, Record
-from qregress.stats import ratio
+from qregress.stats import CONFIDENCE, FEWEST, ratio
 
 Limits = dict[str, Limit]
 _SHOWN = 3
@@ -36,8 +37,14 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def _mean_and_worst(
-    name: str, values: Sequence[float], limit: Limit, worst_limit: Limit | None, of: str, prompts: Sequence[str]
-) -> Check:
+    name: str, values: Sequence[float], limits: tuple[Limit | None, Limit | None], of: str, prompts: Sequence[str]
+) -> Check | None:
+    """Both halves; a worst prompt without a limit of its own has one from the mean's. ``None`` without any limit."""
+    limit, worst_limit = limits
+    if limit is None:
+        if worst_limit is None:
+            return None
+        limit = Limit(worst_limit.value, relative=False, basis=f"{worst_limit.basis}, of the worst prompt")
     values = [math.inf if math.isnan(value) else value for value in values]  # NaN is beyond every limit
     mean, worst = statistics.fmean(values), max(values)
     bound = worst_limit.value if worst_limit is not None else limit.value * WORST_FACTOR
@@ -68,11 +75,19 @@ def sanity(subject: Subject) -> Check | None:
     scores = subject.record.scores
     if scores is None:
         return None
-    problems = [f"prompt {problem.prompt}: {problem.kind}, {problem.detail}" for problem in scores.problems]
+    found = list(scores.problems)
+    problems = [f"prompt {problem.prompt}: {problem.kind}, {problem.detail}" for problem in found]
+    if subject.reference is not None and subject.reference.scores is not None:
+        # What is wrong with both is no distance between them: a broken reference would excuse every cell.
+        found += subject.reference.scores.problems
+        problems += [
+            f"its reference, prompt {problem.prompt}: {problem.kind}, {problem.detail}"
+            for problem in subject.reference.scores.problems
+        ]
     return Check(
         name="quality.sanity",
         verdict="fail" if problems else "pass",
-        value=float(len({problem.prompt for problem in scores.problems})),
+        value=float(len({problem.prompt for problem in found})),
         limit=0.0,
         basis="no image may be NaN, black, flat or noise",
         why="; ".join(problems) or f"{len(subject.record.images)} images are images",
@@ -81,22 +96,43 @@ def sanity(subject: Subject) -> Check | None:
 
 def lpips(subject: Subject) -> Check | None:
     """Perceptual distance to the reference images."""
-    scores, limit = subject.record.scores, subject.limits.get("lpips")
-    if scores is None or not scores.lpips or limit is None:
+    scores = subject.record.scores
+    if scores is None or not scores.lpips:
         return None
-    return _mean_and_worst(
-        "quality.lpips", scores.lpips, limit, subject.limits.get("lpips_worst"), "LPIPS", subject.record.prompts
-    )
+    limits = subject.limits.get("lpips"), subject.limits.get("lpips_worst")
+    return _mean_and_worst("quality.lpips", scores.lpips, limits, "LPIPS", subject.record.prompts)
 
 
 def clip_drop(subject: Subject) -> Check | None:
     """How far the CLIP score fell against the reference image of the same prompt, in cosine."""
-    scores, limit = subject.record.scores, subject.limits.get("clip_drop")
-    if scores is None or not scores.clip or not scores.clip_reference or limit is None:
+    scores = subject.record.scores
+    limits = subject.limits.get("clip_drop"), subject.limits.get("clip_drop_worst")
+    if scores is None or not scores.clip or not scores.clip_reference or limits == (None, None):
         return None
+    try:
+        _same_weights(subject)
+    except MetricError as error:
+        return Check(name="quality.clip_drop", verdict="void", why=str(error))
     drops = [(was - now) / 100 for now, was in zip(scores.clip, scores.clip_reference, strict=True)]
-    worst_limit = subject.limits.get("clip_drop_worst")
-    return _mean_and_worst("quality.clip_drop", drops, limit, worst_limit, "CLIP drop", subject.record.prompts)
+    return _mean_and_worst("quality.clip_drop", drops, limits, "CLIP drop", subject.record.prompts)
+
+
+def _same_weights(subject: Subject) -> None:
+    """Raise ``MetricError`` where the cell and its reference were scored with different weights of one name."""
+    mine = subject.record.scores.weights if subject.record.scores is not None else ()
+    other = subject.reference.scores if subject.reference is not None else None
+    for one in mine:
+        for two in other.weights if other is not None else ():
+            if one.name == two.name:
+                require_same(one, two)
+
+
+def reference_drift(subject: Subject) -> Check | None:
+    """The reference, run again beside the cell, gave other images than it had given alone in the same process."""
+    if subject.record.reference_repeatable is not False:
+        return None
+    why = "the reference gave other bits beside this cell than alone: nothing compared with it can be trusted"
+    return Check(name="drift.reference", verdict="void", basis="equal bits", why=why)
 
 
 def latents(subject: Subject) -> Check | None:
@@ -105,7 +141,7 @@ def latents(subject: Subject) -> Check | None:
     if scores is None or not scores.latents or limit is None:
         return None
     return _mean_and_worst(
-        "quality.latents", _numbers(scores.latents), limit, None, "relative L2", subject.record.prompts
+        "quality.latents", _numbers(scores.latents), (limit, None), "relative L2", subject.record.prompts
     )
 
 
@@ -117,6 +153,8 @@ def coverage(subject: Subject) -> Check | None:
     wrong, quantized, expected = [], 0, 0
     for component, manifest in manifests.items():
         names = [module.name for module in manifest.modules]
+        if manifest.asked is not None and not any(module.expected for module in manifest.modules):
+            wrong.append(f"{component}: {manifest.asked} was asked for, but none of its modules can be quantized so")
         wrong += [
             f"exclude pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
             for pattern in manifest.unmatched
@@ -186,8 +224,11 @@ def latency(subject: Subject) -> Check | None:
         return _absolute_latency(timing.samples_s, limit)
     found = ratio(timing.samples_s, timing.reference_s) if len(timing.reference_s) == len(timing.samples_s) else None
     if found is None:
-        return Check(name="latency.ratio", verdict="void", basis=limit.basis, why="fewer than three interleaved pairs")
-    interval = f"{found.value:.3f}x, 95 % interval {found.low:.3f} to {found.high:.3f}, {len(timing.samples_s)} pairs"
+        return Check(
+            name="latency.ratio", verdict="void", basis=limit.basis, why=f"fewer than {FEWEST} interleaved pairs"
+        )
+    span = f"{CONFIDENCE:.0%} interval {found.low:.3f} to {found.high:.3f}"
+    interval = f"{found.value:.3f}x, {span}, {len(timing.samples_s)} pairs"
     if not found.excludes(limit.value):
         verdict, why = "void", f"too noisy to decide: {interval} straddles {limit.value:g}x ({limit.basis})"
     else:
@@ -221,6 +262,7 @@ def _absolute_latency(samples: Sequence[float], limit: Limit) -> Check:
 #: In the order in which they are shown.
 CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
     sanity,
+    reference_drift,
     lpips,
     clip_drop,
     latents,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from qregress.metrics.weights import MetricError
@@ -33,4 +34,5 @@ def validate_clip_name(spec: str) -> None:
     name = spec.removeprefix(HUB_PREFIX)
     left, slash, right = name.rpartition("/")
     if not (left and slash and right) or any(character.isspace() for character in name):
-        raise MetricError(f"clip = '{spec}': not a name of a CLIP model; allowed: {CLIP_FORMS}")
+        near = f"did you mean '{POCKET_CLIP}'? " if get_close_matches(spec, [POCKET_CLIP]) else ""
+        raise MetricError(f"clip = '{spec}': not a name of a CLIP model; {near}allowed: {CLIP_FORMS}")

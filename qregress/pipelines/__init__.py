@@ -40,6 +40,6 @@ def load(source: str, dtype: str, device: str) -> DiffusionPipeline:
 
 
 def builtin_prompts() -> tuple[str, ...]:
-    """The first eight prompts of the zoo's list: captions that no pocket pipeline was trained on."""
+    """The zoo's prompts, the most varied eight first: captions that no pocket pipeline was trained on."""
     text = (resources.files("qregress") / "zoo" / "prompts.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line)

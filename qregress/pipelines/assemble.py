@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -47,7 +48,29 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         text = " ".join(str(error).split())
         raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
     pipeline.set_progress_bar_config(disable=True)
+    roles = family(folder.class_name)
+    for name in (roles.denoiser, *roles.text_encoders):
+        _check_plain(folder, name, getattr(pipeline, name), compute)
     return pipeline.to(device)
+
+
+def _check_plain(folder: Folder, name: str, module: torch.nn.Module, compute: torch.dtype) -> None:
+    """A reference that is quantized already, or in another dtype, would make every cell look good."""
+    elements: Counter[torch.dtype] = Counter()
+    for parameter in module.parameters():
+        if type(parameter.data) is not torch.Tensor:
+            kind = type(parameter.data).__name__
+            raise SourceError(f"{folder.path}: {name} is quantized already ({kind}); name an unquantized pipeline")
+        elements[parameter.dtype] += parameter.numel()
+    found = elements.most_common(1)[0][0]
+    if found != compute:
+        raise SourceError(f"{folder.path}: {name} was loaded as {found}, not as {compute}; diffusers ignored the dtype")
+
+
+def sample_size(pipeline: DiffusionPipeline, class_name: str) -> int:
+    """Height and width, in pixels, that the denoiser was made for."""
+    size: int = getattr(pipeline, family(class_name).denoiser).config.sample_size
+    return size * int(pipeline.vae_scale_factor)
 
 
 def initial_latents(pipeline: DiffusionPipeline, class_name: str, height: int, width: int, seed: int) -> torch.Tensor:

@@ -70,6 +70,7 @@ class Worker:
         os.close(request_read)
         os.close(event_write)
         self._buffer = b""
+        self._closed = False
 
     @property
     def pid(self) -> int:
@@ -78,7 +79,10 @@ class Worker:
 
     def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
         """See ``Producer``."""
-        os.write(self._requests, pack(Produce(cell, self._options, resolve)))
+        try:
+            os.write(self._requests, pack(Produce(cell, self._options, resolve)))
+        except BrokenPipeError:
+            raise Crash(f"the worker {self._how_it_died()} before this cell", self._tail()) from None
         deadline = time.monotonic() + self._deadline_s
         stage = "starting"
         while True:
@@ -99,13 +103,19 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process group and reap it."""
-        for descriptor in (self._requests, self._events):
-            with contextlib.suppress(OSError):  # closed before
-                os.close(descriptor)
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # ended between the two calls
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self._requests)
+        os.close(self._events)
+        self._end()
+
+    def _end(self) -> int:
+        """Kill what is left of its process group and reap it; returns the exit code, negative for a signal."""
+        if self._process.returncode is None:  # not reaped yet: the group's number is still its own
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        return self._process.wait()
 
     def _read_line(self, deadline: float) -> bytes | None:
         """The next line, empty at the end of the stream, ``None`` when the deadline has passed."""
@@ -121,7 +131,9 @@ class Worker:
         return line
 
     def _how_it_died(self) -> str:
-        code = self._process.wait()
+        if self._process.returncode is None:
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # not reaped: see _end
+        code = self._end()
         if code >= 0:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name

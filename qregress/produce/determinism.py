@@ -18,5 +18,5 @@ def settle() -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on, which a container often makes fewer than the machine has."""
+    """Cores that this process may run on, as a CPU set allows; a container's quota does not show here."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,16 @@ class Generated(msgspec.Struct, frozen=True):
             self.latents.nan_to_num(nan=1e4), other.latents.nan_to_num(nan=1e4)
         )
 
+    def rows(self, batch: range) -> Generated:
+        """Those of some prompts."""
+        rows = slice(batch.start, batch.stop)
+        return Generated(self.images[rows], self.finite[rows], self.latents[rows], self.trajectory[rows])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.images.nbytes + self.finite.nbytes + self.latents.nbytes + self.trajectory.nbytes
+
 
 def join(parts: list[Generated]) -> Generated:
     """Several calls as one."""
@@ -51,6 +62,7 @@ def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Ten
     steps: list[torch.Tensor] = []
     original = scheduler.step
 
+    @functools.wraps(original)  # pipelines look at the signature to see whether it takes a generator
     def step(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         sample = result[0] if isinstance(result, tuple) else result.prev_sample

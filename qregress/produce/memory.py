@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from qregress.errors import ProduceError
 from qregress.quantize.coverage import storages
+from qregress.record import Memory
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         result = action()
+        gc.collect()
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) - before
         return result, Window(peak=peak, left=torch.cuda.memory_allocated(device) - before)
@@ -64,6 +66,7 @@ def _watch_cpu(action: Callable[[], T]) -> tuple[T, Window]:
     """
     with _no_collector(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = action()
+        gc.collect()  # what only a cycle holds is not left
     kineto = profiler.profiler
     if kineto is None or kineto.kineto_results is None:
         raise ProduceError("torch's profiler returned no events; cannot measure memory")
@@ -88,3 +91,31 @@ def stored(modules: dict[str, nn.Module]) -> tuple[int, dict[str, int]]:
         each[name] = sum(found.values())
         everything.update(found)
     return sum(everything.values()), each
+
+
+def account(
+    parts: dict[str, nn.Module],
+    running: Window,
+    *,
+    changed: dict[str, nn.Module] | None = None,
+    loading: Window | None = None,
+) -> Memory:
+    """The cell alone: what its components store, what else quantizing and running left allocated, and the peak on top.
+
+    ``parts``: all components; ``changed``: those that were copied and quantized while ``loading`` was watched. What
+    they keep alive beside their parameters (the float weights, say) is in no parameter list, but it was allocated. The
+    reference's weights may be on the device meanwhile; they are in no number.
+    """
+    total, each = stored(parts)
+    kept, load_peak = 0, None
+    if changed is not None and loading is not None:
+        kept = max(0, loading.left - stored(changed)[0])
+        load_peak = total - stored(changed)[0] + loading.peak
+    return Memory(
+        storage_bytes=total,
+        static_bytes=total + kept + max(0, running.left),
+        peak_bytes=total + kept + running.peak,
+        reserved_bytes=None,
+        load_peak_bytes=load_peak,
+        components=each,
+    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import fmean
 
 import torch
 
 from qregress.metrics.clip import Clip, load_clip
-from qregress.metrics.latents import relative_l2
+from qregress.metrics.latents import relative_l2, trajectory
 from qregress.metrics.lpips import Lpips, load_lpips
 from qregress.metrics.pixels import psnr, ssim
 from qregress.metrics.sanity import inspect
+from qregress.metrics.weights import MetricError
 from qregress.produce.generate import Generated
 from qregress.record import Problem, Scores
 
@@ -20,6 +22,12 @@ _UNTRAINED = "quality not judged: random weights"
 
 _lpips = lru_cache(maxsize=1)(load_lpips)
 _clip = lru_cache(maxsize=1)(load_clip)
+
+
+def load(*, lpips: str, clip: str) -> None:
+    """Load the metrics' weights ahead; raises ``MetricError`` where that is not possible."""
+    _lpips(lpips)
+    _clip(clip)
 
 
 def score(
@@ -31,20 +39,20 @@ def score(
     only latents are compared, and the note says so.
     """
     latents = tuple(_finite(relative_l2(a, b)) for a, b in zip(made.latents, reference.latents, strict=True))
-    steps = _trajectory(made.trajectory, reference.trajectory)
+    along = _trajectory(made.trajectory, reference.trajectory)
     if not trained:
-        return Scores(latents=latents, trajectory=steps, problems=_problems(made, None), note=_UNTRAINED)
+        return Scores(latents=latents, trajectory=along, problems=_problems(made, None), note=_UNTRAINED)
     a, b = _unit(made.images), _unit(reference.images)
     perceptual: Lpips = _lpips(lpips)
     language: Clip = _clip(clip)
     return Scores(
-        lpips=tuple(perceptual.distance(a, b)),
-        clip=tuple(language.score(a, list(prompts))),
-        clip_reference=tuple(language.score(b, list(prompts))),
+        lpips=_checked("LPIPS", perceptual.distance(a, b)),
+        clip=_checked("CLIP", language.score(a, list(prompts))),
+        clip_reference=_checked("CLIP", language.score(b, list(prompts))),
         psnr_db=tuple(psnr(a, b)),
         ssim=tuple(ssim(a, b)),
         latents=latents,
-        trajectory=steps,
+        trajectory=along,
         problems=_problems(made, reference),
         weights=(perceptual.weights, language.weights),
     )
@@ -56,10 +64,17 @@ def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, train
         return Scores(problems=_problems(made, None), note=_UNTRAINED)
     language: Clip = _clip(clip)
     return Scores(
-        clip=tuple(language.score(_unit(made.images), list(prompts))),
+        clip=_checked("CLIP", language.score(_unit(made.images), list(prompts))),
         problems=_problems(made, None),
         weights=(language.weights,),
     )
+
+
+def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Images of 8 bits have finite scores; what is not says that the metric is broken, not the image."""
+    if not all(map(math.isfinite, values)):
+        raise MetricError(f"{name}: a score is not finite; the metric's weights are damaged, install them again")
+    return tuple(values)
 
 
 def _unit(images: torch.Tensor) -> torch.Tensor:
@@ -72,13 +87,11 @@ def _finite(value: float) -> float | None:
 
 
 def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | None, ...]:
-    """Mean over prompts of the relative L2 at each step."""
+    """Mean over prompts of the relative L2 at each step; empty where a scheduler took another number of steps."""
     if made.shape != reference.shape:
         return ()
-    return tuple(
-        _finite(sum(relative_l2(a[step], b[step]) for a, b in zip(made, reference, strict=True)) / len(made))
-        for step in range(made.shape[1])
-    )
+    prompts = [trajectory(list(a), list(b)) for a, b in zip(made, reference, strict=True)]
+    return tuple(_finite(fmean(values)) for values in zip(*prompts, strict=True))
 
 
 def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ...]:

@@ -47,12 +47,13 @@ def interleave(
 ) -> Timing:
     """Time cell and reference in pairs, A B B A, so that a drift of the machine meets both alike.
 
-    Every batch is run at least once, and at least ``pairs`` pairs. Pairs are then added until the interval of the
-    ratio excludes every ratio in ``resolve``, or ``time_s`` seconds have gone into pairs. Both must be warm.
+    All batches have the same size, as quantiles of a mixture mean nothing. Every batch is run at least once, and at
+    least ``pairs`` pairs. Pairs are then added until the interval of the ratio excludes every ratio in ``resolve``, or
+    ``time_s`` seconds have gone into pairs. Both must be warm. ``on_pair`` is called after each pair, untimed.
     """
     mine: list[float] = []
     other: list[float] = []
-    look = max(len(batches), pairs)
+    least = look = max(len(batches), pairs)
     begin = time.perf_counter()
     while True:
         count = len(mine)
@@ -61,11 +62,13 @@ def interleave(
         for action, samples in order:
             samples.append(timed(partial(action, batch), device))
         on_pair(len(mine), max(look, len(mine)))
-        if len(mine) < look:
+        if len(mine) < least:
             continue
-        if _clear(mine, other, resolve) or time.perf_counter() - begin > time_s:
+        spent = time.perf_counter() - begin >= time_s
+        if spent or (len(mine) >= look and _clear(mine, other, resolve)):
             return Timing(samples_s=tuple(mine), reference_s=tuple(other))
-        look = math.ceil(_LOOK_AGAIN * len(mine))
+        if len(mine) >= look:
+            look = math.ceil(_LOOK_AGAIN * len(mine))
 
 
 def _clear(samples: list[float], reference: list[float], resolve: Sequence[float]) -> bool:

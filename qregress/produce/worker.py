@@ -54,10 +54,12 @@ def _listen(inbox: int, requests: queue.SimpleQueue[Produce]) -> None:
     A thread of its own sees that while the main thread computes, so that no worker outlives its session and holds
     device memory. Compilers that it started belong to its process group and end with it.
     """
-    with os.fdopen(inbox, "rb") as stream:
-        for line in stream:
-            requests.put(unpack_request(line))
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    try:
+        with os.fdopen(inbox, "rb") as stream:
+            for line in stream:
+                requests.put(unpack_request(line))
+    finally:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

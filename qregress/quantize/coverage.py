@@ -105,4 +105,4 @@ def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
         modules.append(
             ModuleCoverage(name=name, module="-", expected=gone, found=None, tensor="-", dtype="missing", bytes=0)
         )
-    return Coverage(modules=tuple(modules), unmatched=planned.unmatched)
+    return Coverage(modules=tuple(modules), asked=planned.weights, unmatched=planned.unmatched)

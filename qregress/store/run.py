@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from qregress.errors import ConfigError
+from qregress.errors import ConfigError, ProduceError
 from qregress.record import CellResult, Record, Run, T, encode, read
 
 _MARK = ".qregress-run"
@@ -35,6 +35,7 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._run_id: str | None = None
 
     def start(self, run_id: str) -> None:
         """Make it empty for a new run; for a process that joins the same run (xdist) do nothing.
@@ -42,6 +43,7 @@ class RunFolder:
         A folder that is not a run's is never emptied. Raises ``ConfigError`` with one line.
         """
         self.check()
+        self._run_id = run_id
         with self._explained():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self.root.parent):
@@ -113,8 +115,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def device_lock(self) -> Iterator[None]:
-        """One process at a time on the device, as under ``pytest -n``: measured things must not disturb each other."""
+        """One process of this run at a time, as under ``pytest -n``: measured things must not disturb each other.
+
+        Raises ``ProduceError`` where another run has taken over the folder meanwhile: its verdicts are not this one's.
+        """
         with _locked(self.root):
+            if self._run_id is not None and (self.root / _MARK).read_text(encoding="utf-8") != self._run_id:
+                raise ProduceError(f"{self.root}: another run has taken over this folder; give each run its own{_HINT}")
             yield
 
 

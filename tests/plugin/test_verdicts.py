@@ -79,7 +79,7 @@ def test_void(options: tuple[str, ...], code: pytest.ExitCode, project: Project)
     result = project.run(*options)
     assert result.ret == code
     result.assert_outcomes(passed=3 - (code == FAILED), failed=int(code == FAILED))
-    result.stdout.fnmatch_lines([f"{INT8}: void: latency.ratio: fewer than three interleaved pairs", "2 pass, 1 void"])
+    result.stdout.fnmatch_lines([f"{INT8}: void: latency.ratio: fewer than 6 interleaved pairs", "2 pass, 1 void"])
 
 
 @pytest.mark.parametrize(("options", "code"), [((), OK), (("--qregress-require",), FAILED)])

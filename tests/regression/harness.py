@@ -20,7 +20,7 @@ source = "pocket:pixart-sigma"
 [workloads.bs1]
 count = 2
 [run]
-latency_pairs = 1
+latency_pairs = {pairs}
 latency_time = "1 ms"
 deadline = "{deadline}"
 """
@@ -66,11 +66,12 @@ class Runner:
         overlay: Path | None = None,
         name: str = "out",
         deadline: str = "10 min",
+        pairs: int = 1,
         variables: dict[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a run of a configuration; ``overlay`` comes first on the import path."""
         path = self.folder / "matrix.toml"
-        path.write_text(HEAD.format(deadline=deadline) + config, encoding="utf-8")
+        path.write_text(HEAD.format(deadline=deadline, pairs=pairs) + config, encoding="utf-8")
         environment = os.environ | (variables or {})
         if overlay is not None:
             environment["PYTHONPATH"] = str(overlay)
@@ -97,10 +98,13 @@ class Runner:
         overlay: Path | None = None,
         name: str = "out",
         deadline: str = "10 min",
+        pairs: int = 1,
         variables: dict[str, str] | None = None,
     ) -> Finished:
         """Start and wait."""
-        process = self.start(config, *arguments, overlay=overlay, name=name, deadline=deadline, variables=variables)
+        process = self.start(
+            config, *arguments, overlay=overlay, name=name, deadline=deadline, pairs=pairs, variables=variables
+        )
         return self.finish(process, name)
 
 

@@ -24,10 +24,11 @@ QUANTIZE = "    if include is not None:\n        include = [include]"
 
 
 def budgets(setting: str) -> str:
-    """The embedded matrix's own budgets of a setting, latency left out: these runs time too few pairs."""
+    """The embedded matrix's own budgets of a setting, latency left out: most of these runs time too few pairs."""
     limits = config.load(config.embedded_path()).budgets.of(f"pixart-sigma/{setting}/bs1")
-    names = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents")
-    return "[budgets]\n" + "".join(f"{name} = {limits[name].value}\n" for name in names if name in limits)
+    found = {name: limit for name, limit in limits.items() if name != "latency"}
+    values = {name: f'"{limit.value}x"' if limit.relative else str(limit.value) for name, limit in found.items()}
+    return "[budgets]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
 
 
 def test_healthy_libraries_are_green(run_qregress: Runner) -> None:
@@ -81,6 +82,35 @@ def test_black_images(run_qregress: Runner, overlay: Overlay) -> None:
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/reference/bs1": ["quality.sanity"]}
     assert "black" in finished.output
+
+
+def test_black_images_where_only_the_cell_was_asked_for(run_qregress: Runner, overlay: Overlay) -> None:
+    """A cell that is as black as its reference is at no distance from it; it fails all the same."""
+    healthy = "return (images * 0.5 + 0.5).clamp(0, 1)"
+    path = overlay.replace("diffusers", "image_processor.py", healthy, "return (images * 0).clamp(0, 1)")
+    finished = run_qregress(INT8, "-k", "int8", overlay=path)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["quality.sanity"]}
+    assert "its reference" in finished.output
+
+
+def test_float_weights_kept_alive(run_qregress: Runner, overlay: Overlay) -> None:
+    """Weights that a library keeps beside the quantized ones are in no parameter list; the allocator knows them."""
+    kept = FREEZE.replace("            m.freeze()", "            m.__dict__['kept'] = m.weight\n            m.freeze()")
+    path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, kept)
+    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["memory.static"]}
+
+
+def test_slower_kernels(run_qregress: Runner, overlay: Overlay) -> None:
+    """A layer that computes its product six times gives the same image, later."""
+    healthy = "        return torch.nn.functional.linear(input, self.qweight, bias=self.bias)\n"
+    slow = f"        for _ in range(5):\n            torch.nn.functional.linear(input, self.qweight)\n{healthy}"
+    path = overlay.replace("optimum.quanto", "nn/qlinear.py", healthy, slow)
+    finished = run_qregress(INT8 + budgets("int8") + 'latency = "2.0x"\n', overlay=path, pairs=6)
+    assert finished.code == 1, finished.output
+    assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["latency.ratio"]}
 
 
 def test_nan_of_one_setting(run_qregress: Runner, overlay: Overlay) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from qregress import config
+from qregress.produce.client import Crash, Worker
+from qregress.produce.protocol import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +59,19 @@ def test_a_hang_is_killed_at_its_deadline(run_qregress: Runner, overlay: Overlay
     finished = run_qregress(FLOAT8, overlay=path, deadline="60 s")
     assert finished.code == 1, finished.output
     assert "no end after 60 s, killed; it was at: quantize 0/1" in finished.output
+
+
+def test_a_worker_killed_between_cells(tmp_path: Path) -> None:
+    """A worker that dies while it has nothing to do is a crash of the next cell, not of the whole run."""
+    options = Options(device="cpu", out=str(tmp_path), lpips="st-alex", clip="pocket", pairs=1, time_s=1.0)
+    worker = Worker(options, tmp_path / "log", 60.0)
+    os.kill(worker.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    cell = config.load(config.embedded_path()).cells()[0]
+    with pytest.raises(Crash, match="the worker was ended by SIGKILL"):
+        worker.produce(cell, (), lambda _event: None)
+    worker.close()
+    worker.close()
 
 
 def test_interrupt_leaves_a_valid_run_and_no_process(run_qregress: Runner) -> None:

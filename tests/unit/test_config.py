@@ -93,3 +93,10 @@ def test_a_clip_folder_is_relative_to_the_configuration(tmp_path: Path) -> None:
     text = '[pipelines.pixart-sigma]\nsource = "pocket:pixart-sigma"\n[metrics]\nclip = "local-dir:clip"\n'
     path.write_text(text, encoding="utf-8")
     assert config.load(path).metrics.clip == f"local-dir:{tmp_path / 'clip'}"
+
+
+def test_call_arguments_of_a_pipeline(tmp_path: Path) -> None:
+    """Given arguments that every call of a pipeline needs, then they are kept as they are."""
+    text = '[pipelines.a]\nsource = "pocket:pixart-sigma"\ncall = { use_resolution_binning = false }\n'
+    (tmp_path / "qregress.toml").write_text(text, encoding="utf-8")
+    assert config.load(tmp_path / "qregress.toml").pipelines[0].call == {"use_resolution_binning": False}

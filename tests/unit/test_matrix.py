@@ -74,3 +74,11 @@ def test_batches_hold_each_prompt_once(count: int, batch_size: int) -> None:
     assert [index for batch in batches for index in batch] == list(range(count))
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
     assert 1 <= len(batches[-1]) <= batch_size
+
+
+def test_only_full_batches_are_timed() -> None:
+    """Given nine prompts in batches of four, then the ninth is generated, but its call is compared with no other."""
+    workload = Workload(name="w", prompts=tuple("abcdefghi"), batch_size=4)
+    assert workload.batches() == [range(4), range(4, 8), range(8, 9)]
+    assert workload.timed_batches() == [range(4), range(4, 8)]
+    assert Workload(name="w", prompts=("a",), batch_size=4).timed_batches() == [range(1)]

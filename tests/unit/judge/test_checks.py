@@ -8,7 +8,8 @@ import pytest
 
 from qregress.judge.budgets import WORST_FACTOR, Limits
 from qregress.judge.checks import Subject, run
-from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Timing
+from qregress.metrics import WeightsId
+from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Scores, Timing
 from tests.making import REFERENCE, make_memory, make_record, make_scores, make_timing
 
 
@@ -166,6 +167,54 @@ def test_latency_budget(seconds: float, expected: str) -> None:
     record = make_record(timing=make_timing(seconds, 1.0))
     assert verdict("latency.budget", record, latency="1.6 s") == expected
     assert verdict("latency.budget", make_record(REFERENCE, timing=make_timing(9.0, 1.0)), latency="1.6 s") is None
+
+
+def test_a_broken_reference_fails_its_cells() -> None:
+    """Given a reference that is black, then a cell that equals it fails too, whichever cells are selected."""
+    black = Problem(prompt=1, kind="black", detail="nothing to see")
+    reference = make_record(REFERENCE, scores=Scores(problems=(black,)))
+    found = check("quality.sanity", make_record(scores=make_scores()), reference)
+    assert found is not None
+    assert (found.verdict, found.value, found.why) == ("fail", 1.0, "its reference, prompt 1: black, nothing to see")
+
+
+def test_a_reference_that_moved_decides_nothing() -> None:
+    """Given a reference whose images changed beside the cell, then the cell is void, and says so."""
+    assert verdict("drift.reference", make_record(reference_repeatable=False)) == "void"
+    assert verdict("drift.reference", make_record(reference_repeatable=True)) is None
+
+
+@pytest.mark.parametrize("key", ["lpips_worst", "clip_drop_worst"])
+def test_a_limit_of_the_worst_prompt_alone_binds(key: str) -> None:
+    """Given no limit of the mean, then the worst prompt's is not forgotten."""
+    record = make_record(scores=make_scores(lpips=(0.9, 0.0), clip=(10.0, 95.0), clip_reference=(95.0, 95.0)))
+    assert verdict(f"quality.{key.removesuffix('_worst')}", record, None, **{key: 0.5}) == "fail"
+
+
+def test_asked_for_but_nothing_to_quantize() -> None:
+    """Given a component of which no module can be quantized, then perfect quality is no excuse."""
+    module = ModuleCoverage(
+        name="a", module="Custom", expected=None, found=None, tensor="Tensor", dtype="float16", bytes=2
+    )
+    found = check("coverage.manifest", make_record(coverage={"unet": Coverage(modules=(module,), asked="int8")}))
+    assert found is not None
+    assert (found.verdict, found.why) == (
+        "fail",
+        "unet: int8 was asked for, but none of its modules can be quantized so",
+    )
+
+
+def test_scores_of_other_weights_are_refused() -> None:
+    """Given a cell and a reference scored with different weights of one name, then no number is compared."""
+    mine, other = (
+        make_scores(clip=(9.0,), clip_reference=(9.0,), weights=(WeightsId("open_clip/pocket", digest * 64),))
+        for digest in "ab"
+    )
+    reference = make_record(REFERENCE, scores=other)
+    found = check("quality.clip_drop", make_record(scores=mine), reference, clip_drop=0.5)
+    assert found is not None
+    assert (found.verdict, found.value) == ("void", None)
+    assert "different weights cannot be compared" in found.why
 
 
 def test_nothing_asked_nothing_said() -> None:

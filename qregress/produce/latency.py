@@ -1,0 +1,65 @@
+"""The latency pass: calls of the cell and of its reference in turn, whose images are the cell's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from qregress.matrix import Workload
+from qregress.produce.generate import Generated, join
+from qregress.produce.protocol import Options
+from qregress.produce.timing import interleave
+from qregress.record import Timing
+
+Call = Callable[[range], Generated]
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """What the pass gave.
+
+    ``repeatable``: repeated calls of the cell gave the same bits. ``reference_repeatable``: every call of the
+    reference gave the bits that it had given alone.
+    """
+
+    made: Generated
+    timing: Timing
+    repeatable: bool
+    reference_repeatable: bool
+
+
+def latency_pass(
+    cell: Call,
+    reference: Call,
+    expected: Generated,
+    workload: Workload,
+    options: Options,
+    resolve: tuple[float, ...],
+    on_pair: Callable[[int, int], None],
+) -> Passed:
+    """Time pairs of full batches, compare their images between pairs, then run what is left over of the prompts."""
+    seen: dict[int, Generated] = {}
+    fresh: list[tuple[bool, range, Generated]] = []
+    same = {True: True, False: True}
+
+    def compare(done: int, total: int) -> None:
+        for is_cell, batch, made in fresh:
+            known = seen.setdefault(batch.start, made) if is_cell else expected.rows(batch)
+            same[is_cell] = same[is_cell] and known.equals(made)
+        fresh.clear()
+        on_pair(done, total)
+
+    timing = interleave(
+        lambda batch: fresh.append((True, batch, cell(batch))),
+        lambda batch: fresh.append((False, batch, reference(batch))),
+        workload.timed_batches(),
+        device=options.device,
+        pairs=options.pairs,
+        time_s=options.time_s,
+        resolve=resolve,
+        on_pair=compare,
+    )
+    for batch in workload.batches()[len(workload.timed_batches()) :]:
+        seen[batch.start] = cell(batch)
+    made = join([seen[batch.start] for batch in workload.batches()])
+    return Passed(made=made, timing=timing, repeatable=same[True], reference_repeatable=same[False])
