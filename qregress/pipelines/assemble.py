@@ -50,21 +50,21 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     pipeline.set_progress_bar_config(disable=True)
     roles = family(folder.class_name)
     for name in (roles.denoiser, *roles.text_encoders):
-        _check_plain(folder, name, getattr(pipeline, name), compute)
+        check_plain(str(folder.path), name, getattr(pipeline, name), compute)
     return pipeline.to(device)
 
 
-def _check_plain(folder: Folder, name: str, module: torch.nn.Module, compute: torch.dtype) -> None:
-    """A reference that is quantized already, or in another dtype, would make every cell look good."""
+def check_plain(origin: str, name: str, module: torch.nn.Module, compute: torch.dtype) -> None:
+    """Raise ``SourceError`` for quantized weights and another dtype: such a reference makes every cell look good."""
     elements: Counter[torch.dtype] = Counter()
     for parameter in module.parameters():
         if type(parameter.data) is not torch.Tensor:
             kind = type(parameter.data).__name__
-            raise SourceError(f"{folder.path}: {name} is quantized already ({kind}); name an unquantized pipeline")
+            raise SourceError(f"{origin}: {name} is quantized already ({kind}); name an unquantized pipeline")
         elements[parameter.dtype] += parameter.numel()
     found = elements.most_common(1)[0][0]
     if found != compute:
-        raise SourceError(f"{folder.path}: {name} was loaded as {found}, not as {compute}; diffusers ignored the dtype")
+        raise SourceError(f"{origin}: {name} was loaded as {found}, not as {compute}; diffusers ignored the dtype")
 
 
 def sample_size(pipeline: DiffusionPipeline, class_name: str) -> int:
