@@ -137,14 +137,31 @@ class PytestSession:
             runs = cell_id is None or self._session.runs_here(self._cells[cell_id])
             (kept if runs else gone).append(item)
             if cell_id is not None and not runs:
-                self._writer.skip(cell_id, f"its pipeline does not list {self._session.device} in devices")
+                pipeline = self._cells[cell_id].pipeline
+                kind = self._session.device.partition(":")[0]
+                listed = " and ".join(pipeline.devices)
+                reason = f"pipeline '{pipeline.name}' lists {listed} in devices, and this run is on {kind}"
+                self._writer.skip(cell_id, reason)
         if gone:
             items[:] = kept
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
             self._open()
-            if self._display is not None:
-                self._display.expect(sum(_cell_of(item) is not None for item in kept))
+            self._announce(sum(_cell_of(item) is not None for item in kept))
+
+    def _announce(self, count: int) -> None:
+        """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
+        path = self._session.config.path
+        if path == configuration.embedded_path():
+            what = f"the embedded matrix, as there is no qregress.toml in {self._config.rootpath}"
+        else:
+            what = str(path)
+        line = f"{what}: {count} cells on {self._session.device}"
+        if self._display is not None:
+            self._display.expect(count)
+            self._display.line(line)
+        elif not hasattr(self._config, "workerinput"):
+            self._show(f"qregress: {line}")
 
     def _open(self) -> None:
         """Empty the results' folder, once per run: under xdist the first process to come does it."""
@@ -192,7 +209,7 @@ class PytestSession:
         if self.opened:
             judged = {result.id for result in self._writer.results}
             for cell_id in self._chosen - judged:
-                self._writer.skip(cell_id, "the run ended before its test had checked it")
+                self._writer.skip(cell_id, "the run ended before it")
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             self._writer.write(complete=ended and self._chosen <= judged)
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

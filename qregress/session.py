@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Session:
         return result
 
     def _record(self, cell: Cell) -> Record:
+        start = time.monotonic()
         reference = self.folder.record(cell.reference_id)
         if reference is not None and reference.status == "crashed" and not cell.setting.is_reference:
             record = self._crashed(cell, f"its reference crashed: {reference.message}", None)
@@ -82,7 +84,7 @@ class Session:
             self._producer_for(cell).produce(cell, self._resolve(cell), self._on_event)
         except Crash as crash:
             self.close()
-            record = self._crashed(cell, str(crash), crash.log)
+            record = self._crashed(cell, str(crash), crash.log, time.monotonic() - start)
             self.folder.write_record(record)
             if self.folder.record(cell.reference_id) is None:
                 # The reference died on the way to this cell: the others need not die of it one by one.
@@ -124,7 +126,7 @@ class Session:
         return (limit.value,) if limit is not None and limit.relative else ()
 
     @staticmethod
-    def _crashed(cell: Cell, message: str, log: str | None) -> Record:
+    def _crashed(cell: Cell, message: str, log: str | None, seconds: float = 0.0) -> Record:
         return Record(
             id=cell.id,
             pipeline=cell.pipeline.name,
@@ -133,6 +135,7 @@ class Session:
             status="crashed",
             message=message,
             log=log,
+            seconds=seconds,
         )
 
 

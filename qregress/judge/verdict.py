@@ -7,6 +7,7 @@ from collections import Counter
 
 from qregress.judge import checks
 from qregress.judge.budgets import Limit
+from qregress.matrix import REFERENCE
 from qregress.record import CellResult, Check, Coverage, CoverageSummary, LatencySummary, Record, Verdict
 from qregress.stats import ratio
 
@@ -34,7 +35,7 @@ def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) ->
         latency=_latency(record),
         coverage=_coverage(record.coverage),
         scores=_scores(record),
-        notes=_notes(record),
+        notes=(*_notes(record), *_unlimited(record, limits)),
         weights=record.scores.weights if record.scores is not None else (),
         images=tuple(f"cells/{record.id}/{name}" for name in record.images),
         sheet=f"cells/{record.id}/sheet.png" if record.images else None,
@@ -111,6 +112,19 @@ def _scores(record: Record) -> dict[str, float | None]:
     if scores.latents:
         found["latents"] = statistics.fmean(known) if len(known) == len(scores.latents) else None
     return found
+
+
+def _unlimited(record: Record, limits: dict[str, Limit]) -> list[str]:
+    """What was measured and judged by nothing: a gate without budgets is green whatever happens."""
+    if record.status != "ran" or record.setting == REFERENCE:
+        return []
+    measured = {
+        "lpips": record.scores is not None and bool(record.scores.lpips),
+        "memory": record.memory is not None,
+        "latency": record.timing is not None,
+    }
+    free = [name for name, there in measured.items() if there and not {name, f"{name}_worst"}.intersection(limits)]
+    return [f"measured but not judged, as no budget is set: {', '.join(free)}"] if free else []
 
 
 def _notes(record: Record) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def load_clip(spec: str, device: str = "cpu") -> Clip:
         preprocess = image_transform_v2(PreprocessCfg(**config), is_train=False)
         probe = tokenize([_PROBE])
     except Exception as error:  # a hub, a cache, a JSON file and a checkpoint have no common error
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
         raise MetricError(
             f"clip = '{spec}': the model cannot be loaded ({type(error).__name__}: {reason}); "
             "expected its configuration, tokenizer and weights in the folder, in the cache, or to be downloaded"

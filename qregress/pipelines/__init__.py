@@ -26,6 +26,8 @@ def check(source: str) -> Folder:
     scheme, separator, rest = source.partition(":")
     if not separator or scheme not in SOURCES:
         found = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
+        if not separator and source.count("/") == 1:
+            found += " (nothing is downloaded from a hub: fetch the repository and write path:FOLDER)"
         raise ConfigError(f"unknown source {found}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
     folder = SOURCES[scheme](rest)
     family(folder.class_name)

@@ -89,7 +89,8 @@ class Worker:
             line = self._read_line(deadline)
             if line is None:
                 self.close()
-                raise Crash(f"no end after {self._deadline_s:g} s, killed; it was at: {stage}", self._tail())
+                limit = f"no end after {self._deadline_s:g} s ([run] deadline), killed"
+                raise Crash(f"{limit}; it was at: {stage}", self._tail())
             if not line:
                 raise Crash(f"the worker {self._how_it_died()}; it was at: {stage}", self._tail())
             event = unpack_event(line)
@@ -150,6 +151,7 @@ class InProcess:
     """Runs cells in this process, for a debugger; nothing isolates a crash."""
 
     def __init__(self, options: Options) -> None:
+        os.environ.update(_PASSIVE | os.environ)  # read when torch is first imported, if it is not yet
         self._options = options
         self._bench: Bench | None = None
 

@@ -14,6 +14,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
+from qregress.errors import QregressError
 from qregress.produce.protocol import Done, Event, Failed, Produce, pack, unpack_request
 
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ def main(arguments: list[str]) -> int:
             bench.run(request.cell, request.resolve)
             emit(Done(request.cell.id))
         except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
-            emit(Failed(request.cell.id, describe(error), traceback.format_exc()))
+            details = "" if isinstance(error, QregressError) else traceback.format_exc()
+            emit(Failed(request.cell.id, describe(error), details))
 
 
 def describe(error: BaseException) -> str:
-    """One line."""
+    """One line; of our own errors the message, which says all there is to say."""
+    if isinstance(error, QregressError):
+        return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 

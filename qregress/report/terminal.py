@@ -32,7 +32,8 @@ def numbers(result: CellResult) -> dict[str, float | str]:
 
 def failure(result: CellResult, run: Path) -> str:
     """All that is needed to act on a cell that failed; ``run`` is the run's folder."""
-    lines = [f"{result.id}: {result.verdict}"]
+    failed = ", ".join(check.name for check in result.checks if check.verdict == "fail")
+    lines = [f"{result.id}: {result.verdict}" + (f": {failed}" if failed else "")]
     if result.message:
         lines.append(f"  {result.message}")
     for check in result.checks:
@@ -66,6 +67,12 @@ def summary(
     console = Console(file=stream, width=max(width, _WIDTH), force_terminal=color, no_color=not color, highlight=False)
     if results:
         console.print(_table(results))
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            notes.setdefault(note, []).append(result.id)
+    for note, ids in notes.items():
+        console.print(f"{ids[0] if len(ids) == 1 else f'{len(ids)} cells'}: {note}", markup=False, soft_wrap=True)
     for result in results:
         for line in _remarks(result):
             console.print(line, markup=False, soft_wrap=True)
@@ -75,7 +82,7 @@ def summary(
     console.print(_counts(results, not_run), markup=False, soft_wrap=True)
     if run_json is not None:
         console.print(f"results: {run_json}", markup=False, soft_wrap=True)
-    return stream.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
 def _table(results: list[CellResult]) -> Table:
@@ -110,8 +117,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _remarks(result: CellResult) -> list[str]:
-    lines = [f"{result.id}: {note}" for note in result.notes]
-    lines += [f"{result.id}: void: {check.name}: {check.why}" for check in result.checks if check.verdict == "void"]
+    lines = [f"{result.id}: void: {check.name}: {check.why}" for check in result.checks if check.verdict == "void"]
     if result.status == "not-run":
         lines.append(f"{result.id}: NOT RUN: {result.message}")
     return lines

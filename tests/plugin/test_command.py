@@ -53,8 +53,9 @@ def test_green(command: Command) -> None:
     ended = command()
     assert ended.code == 0
     assert f"[2/3] {INT8}: pass" in ended.err
+    assert ended.err.startswith(f"{command.project.path / 'qregress.toml'}: 3 cells on cpu\n")
     lines = ended.out.strip().splitlines()
-    assert [line.split()[0] for line in lines] == ["cell", REFERENCE, INT8, INT8_TE, "3", "results:"]
+    assert [line.split()[0] for line in lines] == ["cell", REFERENCE, INT8, INT8_TE, "2", "3", "results:"]
     assert lines[-1] == f"results: {command.project.path / '.qregress' / 'latest' / 'run.json'}"
     assert command.project.results().complete
 
@@ -72,7 +73,7 @@ def test_failure(command: Command) -> None:
     command.project.behave({INT8: {"lpips": 0.2}, INT8_TE: {"do": "crash"}})
     ended = command()
     assert ended.code == 1
-    assert f"{INT8}: fail\n  quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)" in ended.out
+    assert f"{INT8}: fail: quality.lpips\n  quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)" in ended.out
     assert f"{INT8_TE}: crashed\n  the worker was ended by SIGSEGV; it was at: images 1/2\n  | last words" in ended.out
     assert "1 pass, 1 fail, 1 crashed" in ended.out
     assert "Traceback" not in ended.out + ended.err
@@ -84,7 +85,7 @@ def test_exit_first(command: Command) -> None:
     ended = command("-x")
     assert ended.code == 1
     assert command.project.produced() == [REFERENCE, INT8]
-    assert "1 cells NOT run: the run ended before its test had checked it" in ended.out
+    assert "1 cells NOT run: the run ended before it" in ended.out
 
 
 def test_chosen_cells(command: Command) -> None:

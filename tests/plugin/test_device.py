@@ -8,7 +8,7 @@ from tests.making import CONFIG, INT8
 from tests.plugin.project import Project, usage_error
 
 _CUDA_ONLY = '[pipelines.full-size]\nsource = "path:pipeline"\ndevices = ["cuda"]\n'
-_NOT_RUN = "3 cells NOT run: its pipeline does not list cpu in devices"
+_NOT_RUN = "3 cells NOT run: pipeline '*' lists cuda in devices, and this run is on cpu"
 
 
 @pytest.fixture

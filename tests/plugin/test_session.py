@@ -31,7 +31,7 @@ def test_exit_first(project: Project) -> None:
     result = project.run("-x")
     result.assert_outcomes(passed=1, failed=1)
     assert project.produced() == [REFERENCE, INT8]
-    result.stdout.fnmatch_lines(["1 cells NOT run: the run ended before its test had checked it"])
+    result.stdout.fnmatch_lines(["1 cells NOT run: the run ended before it"])
     run = project.results()
     assert (run.complete, list(run.not_run)) == (False, [INT8_TE])
 

@@ -41,7 +41,7 @@ def test_fail(project: Project) -> None:
     folder = project.path / ".qregress" / "latest" / "cells" / INT8
     result.stdout.fnmatch_lines(
         [
-            f"{INT8}: fail",
+            f"{INT8}: fail: quality.lpips",
             "  quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)",
             f"  images: {folder}/images",
             f"  side by side: {folder}/sheet.png",

@@ -20,7 +20,7 @@ def test_two_workers(project: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             f"{INT8} *fail*",
-            "3 cells NOT run: its pipeline does not list cpu in devices",
+            "3 cells NOT run: pipeline 'full-size' lists cuda in devices, and this run is on cpu",
             "2 pass, 1 fail, 3 not-run",
         ]
     )

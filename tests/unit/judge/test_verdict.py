@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,16 @@ def test_notes() -> None:
     assert judge(record, None, {}).notes == (
         "not repeatable: the same prompt and seed gave other images in the same process",
         "quality not judged: random weights",
+        "measured but not judged, as no budget is set: lpips",
     )
+
+
+def test_nothing_is_said_where_budgets_are_set() -> None:
+    """Given limits for all that was measured, if only of the worst prompt, then no note; nor for a reference."""
+    fields: dict[str, Any] = {"scores": make_scores(), "timing": make_timing(1.0, 1.0), "memory": make_memory(10)}
+    limits = Limits.parse({"lpips_worst": 0.05, "latency": "1.6x", "memory": "1 KiB"}).limits
+    assert judge(make_record(**fields), None, limits).notes == ()
+    assert judge(make_record(REFERENCE, **fields), None, {}).notes == ()
 
 
 def test_judging_again_gives_the_same() -> None:

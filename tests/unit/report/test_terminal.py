@@ -50,7 +50,7 @@ def summary(results: list[CellResult], not_run: dict[str, str] | None = None) ->
 
 def test_table_has_the_studys_columns() -> None:
     """Given a cell with all figures, then its row has them, each beside its ratio, and nothing is cut off."""
-    header, row, counts, results = summary([judged()])
+    header, row, note, counts, results = summary([judged()])
     assert " ".join(header.split()) == "cell memory x ref seconds x ref LPIPS mean worst CLIP drop verdict"
     assert row.split() == [
         INT8,
@@ -66,6 +66,7 @@ def test_table_has_the_studys_columns() -> None:
         "+0.0100",
         "pass",
     ]
+    assert note == f"{INT8}: measured but not judged, as no budget is set: lpips, memory, latency"
     assert counts == "1 pass"
     assert results == f"results: {RUN / 'run.json'}"
 
@@ -108,7 +109,7 @@ def test_failure_says_where_the_images_are() -> None:
     """Given a cell over its limit, then value, limit, its origin and the images' paths are shown."""
     lines = terminal.failure(with_check("fail", "mean 0.1 over 0.05 (budget)"), RUN).splitlines()
     assert lines == [
-        f"{INT8}: fail",
+        f"{INT8}: fail: quality.lpips",
         "  quality.lpips: mean 0.1 over 0.05 (budget)",
         f"  images: {RUN / 'cells' / INT8 / 'images'}",
         f"  side by side: {RUN / 'cells' / INT8 / 'sheet.png'}",
