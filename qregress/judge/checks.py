@@ -16,7 +16,7 @@ from qregress.errors import nearest
 from qregress.judge.budgets import WORST_FACTOR, Limit
 from qregress.matrix import REFERENCE
 from qregress.metrics import MetricError, require_same
-from qregress.record import Check, Record
+from qregress.record import Check, Record, Verdict
 from qregress.stats import CONFIDENCE, FEWEST, ratio
 
 Limits = dict[str, Limit]
@@ -229,6 +229,7 @@ def latency(subject: Subject) -> Check | None:
         )
     span = f"{CONFIDENCE:.0%} interval {found.low:.3f} to {found.high:.3f}"
     interval = f"{found.value:.3f}x, {span}, {len(timing.samples_s)} pairs"
+    verdict: Verdict
     if not found.excludes(limit.value):
         verdict, why = "void", f"too noisy to decide: {interval} straddles {limit.value:g}x ({limit.basis})"
     else:
@@ -236,7 +237,7 @@ def latency(subject: Subject) -> Check | None:
         why = f"{interval}, limit {limit.value:g}x ({limit.basis})"
     return Check(
         name="latency.ratio",
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=verdict,
         value=found.value,
         worst=found.high,
         limit=limit.value,
@@ -247,11 +248,11 @@ def latency(subject: Subject) -> Check | None:
 
 def _absolute_latency(samples: Sequence[float], limit: Limit) -> Check:
     value = statistics.median(samples)
-    verdict = "fail" if value > limit.value else "pass"
+    verdict: Verdict = "fail" if value > limit.value else "pass"
     why = f"median {units.format_seconds(value)}, limit {units.format_seconds(limit.value)} ({limit.basis})"
     return Check(
         name="latency.budget",
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=verdict,
         value=value,
         limit=limit.value,
         basis=limit.basis,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -91,21 +92,9 @@ class Runner:
         output, _ = process.communicate(timeout=600)
         return Finished(process.returncode, output, RunFolder(self.folder / name))
 
-    def __call__(
-        self,
-        config: str,
-        *arguments: str,
-        overlay: Path | None = None,
-        name: str = "out",
-        deadline: str = "10 min",
-        pairs: int = 1,
-        variables: dict[str, str] | None = None,
-    ) -> Finished:
-        """Start and wait."""
-        process = self.start(
-            config, *arguments, overlay=overlay, name=name, deadline=deadline, pairs=pairs, variables=variables
-        )
-        return self.finish(process, name)
+    def __call__(self, config: str, *arguments: str, name: str = "out", **options: Any) -> Finished:
+        """Start, with the options of ``start``, and wait."""
+        return self.finish(self.start(config, *arguments, name=name, **options), name)
 
 
 class Overlay:
