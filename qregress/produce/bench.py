@@ -95,6 +95,7 @@ class Bench:
     def _run_cell(self, cell: Cell, resolve: tuple[float, ...]) -> Record:
         start = time.perf_counter()
         setting, workload, options = cell.setting, cell.workload, self._options
+        self._emit(Progress(cell.id, "prepare", 0, 1))
         missing = load_backend(setting.backend).prepare(
             setting.weights.values(), options.device, lambda text: self._emit(Say(text))
         )

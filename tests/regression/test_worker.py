@@ -58,7 +58,7 @@ def test_a_hang_is_killed_at_its_deadline(run_qregress: Runner, overlay: Overlay
     path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, forever)
     finished = run_qregress(FLOAT8, overlay=path, deadline="60 s")
     assert finished.code == 1, finished.output
-    assert "no end after 60 s ([run] deadline), killed; it was at: quantize 0/1" in finished.output
+    assert "no end after 60 s ([run] deadline), killed; it was at: prepare 0/1" in finished.output
 
 
 def test_a_worker_killed_between_cells(tmp_path: Path) -> None:
