@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import msgspec
 
 from qregress import pipelines, units
 from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
+from qregress.judge.checks import CHECK_NAMES
+from qregress.judge.waivers import Waiver
 from qregress.matrix import REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
 from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
 from qregress.quantize import BACKENDS, weight_types
@@ -44,6 +47,32 @@ class _Workload(msgspec.Struct, forbid_unknown_fields=True):
     width: int | None = None
     steps: int | None = None
     guidance: float | None = None
+
+
+class _Waiver(msgspec.Struct, forbid_unknown_fields=True):
+    cell: str
+    check: str
+    reason: str
+    issue: str
+    expires: dt.date
+
+
+class _Baselines(msgspec.Struct, forbid_unknown_fields=True):
+    path: str | None = None
+    store: Literal["images", "hash"] = "images"
+    noise: bool = True
+
+
+class Baselines(msgspec.Struct, frozen=True):
+    """Where baselines are (``None``: ``baselines/`` in the root), and what is kept there.
+
+    ``images``: those of references. ``noise``: whether the noise floor of a cell without a baseline is measured, which
+    takes six images; without it a baseline has only the floors of ``judge/noise.py``.
+    """
+
+    path: Path | None = None
+    images: bool = True
+    noise: bool = True
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -81,6 +110,8 @@ class Config(msgspec.Struct, frozen=True):
     metrics: Metrics
     budgets: Budgets
     run: Run
+    waivers: tuple[Waiver, ...] = ()
+    baselines: Baselines = Baselines()
 
     def cells(self) -> list[Cell]:
         """The matrix, references included, in its stable order."""
@@ -96,6 +127,13 @@ def find(root: Path) -> Path:
     """``qregress.toml`` in ``root``, else the embedded one."""
     path = root / "qregress.toml"
     return path if path.exists() else embedded_path()
+
+
+def baselines_folder(config: Config, given: str | None, root: Path) -> Path:
+    """Where baselines are: command line, then configuration, then ``baselines/`` in the root."""
+    if given is not None:
+        return Path(given)
+    return config.baselines.path if config.baselines.path is not None else root / "baselines"
 
 
 def load(path: Path) -> Config:
@@ -114,7 +152,7 @@ class _Loader:
 
     def load(self) -> Config:
         raw = self.read()
-        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run")
+        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run", "waivers", "baselines")
         for key in raw:
             if key not in known:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
@@ -130,14 +168,17 @@ class _Loader:
         loaded = tuple(self.pipeline(name, table) for name, table in chosen.items())
         for pipeline in loaded:
             self.components(pipeline, settings)
+        cells = product(loaded, settings, workloads)
         return Config(
             path=self.path,
             pipelines=loaded,
             settings=settings,
             workloads=workloads,
             metrics=self.metrics(raw),
-            budgets=self.budgets(raw.get("budgets", {}), product(loaded, settings, workloads)),
+            budgets=self.budgets(raw.get("budgets", {}), cells),
             run=self.run(raw),
+            waivers=self.waivers(raw.get("waivers", []), cells),
+            baselines=self.baselines(raw),
         )
 
     def read(self) -> dict[str, Any]:
@@ -313,6 +354,31 @@ class _Loader:
             return Limits.parse(table)
         except ValueError as error:
             self.fail(key, str(error))
+
+    def waivers(self, tables: Any, cells: list[Cell]) -> tuple[Waiver, ...]:
+        """Each names cells and a check that exist, a reason, a link and the last day on which it holds."""
+        if not isinstance(tables, list):
+            self.fail("waivers", "expected tables like [[waivers]]")
+        found = []
+        ids = [cell.id for cell in cells]
+        for index, table in enumerate(tables):
+            key = f"waivers[{index}]"
+            waiver: _Waiver = self.convert(key, table, _Waiver)
+            if waiver.check not in CHECK_NAMES:
+                self.fail(f"{key}.check", f"unknown check '{waiver.check}'; {nearest(waiver.check, CHECK_NAMES)}")
+            if not any(Budgets.matches(waiver.cell, cell_id) for cell_id in ids):
+                self.fail(f"{key}.cell", f"'{waiver.cell}' matches no cell; {nearest(waiver.cell, ids)}")
+            if not waiver.reason.strip():
+                self.fail(f"{key}.reason", "empty; say why this check fails")
+            if not re.match(r"https?://\S+\Z", waiver.issue):
+                self.fail(f"{key}.issue", f"expected a link like https://…, found {waiver.issue!r}")
+            found.append(Waiver(**msgspec.structs.asdict(waiver)))
+        return tuple(found)
+
+    def baselines(self, raw: dict[str, Any]) -> Baselines:
+        table: _Baselines = self.convert("baselines", raw.get("baselines", {}), _Baselines)
+        path = (self.path.parent / table.path).resolve() if table.path is not None else None
+        return Baselines(path=path, images=table.store == "images", noise=table.noise)
 
     def run(self, raw: dict[str, Any]) -> Run:
         table: _Run = self.convert("run", raw.get("run", {}), _Run)

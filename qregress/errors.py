@@ -22,6 +22,14 @@ class SourceError(QregressError):
     """A pipeline's files are missing, truncated or of another kind than its index says. Exit code 4."""
 
 
+class SchemaError(QregressError):
+    """A file of another schema version than this one can read."""
+
+
+class StoreError(QregressError):
+    """The baselines' folder cannot be read or written, or is not what was accepted. Exit code 4."""
+
+
 class ProduceError(QregressError):
     """A cell could not be produced; ends that cell, not the run."""
 

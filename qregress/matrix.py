@@ -13,6 +13,19 @@ DType = Literal["float16", "bfloat16", "float32"]
 REFERENCE = "reference"
 
 
+def canonical(value: msgspec.Struct) -> dict[str, Any]:
+    """What a setting or workload asks for, as plain data: without its name and without what is the default."""
+    fields = {field.name: field for field in msgspec.structs.fields(value) if field.name != "name"}
+    given = {name: getattr(value, name) for name in fields}
+    asked = {name: v for name, v in given.items() if fields[name].required or v != _default(fields[name])}
+    plain: dict[str, Any] = msgspec.to_builtins(asked)
+    return plain
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """A pipeline under test: a name and where it comes from.
 

@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qregress-config", metavar="PATH", help="the matrix (default: qregress.toml, else the embedded one)")
     add("--qregress-device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: cpu)")
     add("--qregress-out", metavar="DIR", help="where results go (default: .qregress/latest)")
+    add("--qregress-baselines", metavar="DIR", help="accepted baselines (default: baselines)")
+    add("--qregress-refresh", metavar="MODE", help="make cells of this run baselines: missing, failing or all")
+    add("--qregress-reason", metavar="TEXT", help="why; kept with the baselines")
     add("--qregress-require", action="store_true", default=None, help="a cell not run or not judged is a failure")
     add("--qregress-inprocess", action="store_true", default=None, help="no worker process, for --pdb")
 
@@ -48,7 +51,8 @@ def _session(config: pytest.Config) -> PytestSession:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """A configuration that is there, or a device that was asked for, is checked whatever the tests are."""
     config = session.config
-    given = any(config.getoption(f"qregress_{name}") for name in ("config", "device", "out"))
+    names = ("config", "device", "out", "baselines", "refresh", "reason")
+    given = any(config.getoption(f"qregress_{name}") is not None for name in names)
     if given or (config.rootpath / "qregress.toml").exists():
         _session(config).check()
 
@@ -122,9 +126,12 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     """End the worker and complete ``run.json``, before the summary is written."""
     config = session.config
     if KEY in config.stash and _ERROR not in config.stash:
-        told = config.stash[KEY].finish(session)
-        if hasattr(config, "workerinput"):
-            config.workeroutput[_OUTPUT] = told  # type: ignore[attr-defined]
+        try:
+            told = config.stash[KEY].finish(session)
+            if hasattr(config, "workerinput"):
+                config.workeroutput[_OUTPUT] = told  # type: ignore[attr-defined]
+        except pytest.UsageError as error:
+            config.stash[_ERROR] = error  # raised below, after the summary
     yield
     raised = session.exitstatus == pytest.ExitCode.USAGE_ERROR or hasattr(config, "workerinput")
     if _ERROR in config.stash and not raised:

@@ -10,18 +10,26 @@ from typing import Any
 import pytest
 
 from qregress import config as configuration
-from qregress.errors import ConfigError, QregressError
+from qregress.errors import ConfigError, QregressError, StoreError
 from qregress.matrix import Cell
 from qregress.plugin import FIXTURE
 from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
-from qregress.report import terminal
+from qregress.report import baselines, terminal
+from qregress.report.terminal import UNDECIDED
 from qregress.session import RunWriter, Session, StartProducer
+from qregress.store import refresh
+from qregress.store.accept import Acceptance
+from qregress.store.author import author, commit
+from qregress.store.baselines import Key, Store
 
-#: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
-UNDECIDED = ("void", "not-run", "new")
 DEFAULT_OUT = Path(".qregress") / "latest"
+
+
+def verdicts(result: CellResult) -> set[str]:
+    """Of a cell and of all of its checks: a waived cell may hold some that were not decided."""
+    return {result.verdict, *(check.verdict for check in result.checks)}
 
 
 class CellHandle:
@@ -44,10 +52,13 @@ class CellHandle:
         self._node.user_properties.append((FIXTURE, result.id))
         self._node.user_properties.append(("qregress_verdict", result.verdict))
         self._node.user_properties.extend(sorted(terminal.numbers(result).items()))
-        if result.verdict in ("fail", "crashed"):
+        waived = result.verdict == "waived" and not self._session.ignores_xfail
+        if result.verdict in ("fail", "crashed") or (result.verdict == "waived" and not waived):
             pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
-        if result.verdict in UNDECIDED and self._session.require:
-            pytest.fail(terminal.undecided(result), pytrace=False)
+        if self._session.require and any(verdict in UNDECIDED for verdict in verdicts(result)):
+            pytest.fail(terminal.undecided(result, UNDECIDED), pytrace=False)
+        if waived:
+            pytest.xfail(terminal.waived(result))
         if result.verdict == "not-run":
             pytest.skip(f"NOT RUN: {result.message}")
         return result
@@ -60,6 +71,7 @@ class PytestSession:
         self._config = config
         self._option = config.getoption
         self.require = bool(self._option("qregress_require"))
+        self.ignores_xfail = bool(self._option("runxfail", False))
         self._display: Any = config.pluginmanager.get_plugin("qregress-display")
         self.opened = False
         try:
@@ -67,6 +79,7 @@ class PytestSession:
             path = Path(given) if given else configuration.find(config.rootpath)
             loaded = configuration.load(path)
             device = self._device()
+            self._refresh = refresh.parse(self._option("qregress_refresh"), self._option("qregress_reason"))
         except QregressError as error:
             raise pytest.UsageError(str(error)) from None
         out = self._option("qregress_out")
@@ -74,13 +87,17 @@ class PytestSession:
             loaded,
             device,
             Path(out) if out else config.rootpath / DEFAULT_OUT,
+            Store(configuration.baselines_folder(loaded, self._option("qregress_baselines"), config.rootpath)),
+            refresh=self._refresh,
             in_process=bool(self._option("qregress_inprocess")),
             on_event=self._on_event,
             start=self._starter(),
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
         self._chosen: set[str] = set()
-        self._writer = RunWriter(self._session.folder, list(self._cells))
+        self._writer = RunWriter(self._session.folder, list(self._cells), commit(config.rootpath))
+        self._orphans: list[Key] = []
+        self._accepted: tuple[Store, Acceptance] | None = None
 
     def check(self) -> None:
         """A folder and a CUDA device that were asked for can be used: ``UsageError``, exit code 4, if not.
@@ -146,8 +163,24 @@ class PytestSession:
             items[:] = kept
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
+            self._check_baselines({cell_id for item in kept if (cell_id := _cell_of(item))})
             self._open()
             self._announce(sum(_cell_of(item) is not None for item in kept))
+
+    def _check_baselines(self, cells: set[str]) -> None:
+        """What cells will be compared with is what was accepted, and a refresh will be able to write.
+
+        Raises ``UsageError``: better before an hour of measuring than after it.
+        """
+        store = self._session.store
+        try:
+            store.check(writable=self._refresh is not None and not self._refresh.proposed)
+            damaged = [text for key, text in store.damage().items() if key.cell in cells]
+        except StoreError as error:
+            raise pytest.UsageError(str(error)) from None
+        if damaged and self._refresh is None:
+            more = f" (and {len(damaged) - 1} more: qregress orphans lists them)" if len(damaged) > 1 else ""
+            raise pytest.UsageError(f"{damaged[0]}{more}")
 
     def _announce(self, count: int) -> None:
         """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
@@ -211,11 +244,39 @@ class PytestSession:
             for cell_id in self._chosen - judged:
                 self._writer.skip(cell_id, "the run ended before it")
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-            self._writer.write(complete=ended and self._chosen <= judged)
+            complete = ended and self._chosen <= judged
+            self._writer.write(complete=complete)
+            self._keep_baselines(session, ended=ended, full=complete and self._is_full())
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if self.require and self._writer.not_run and green:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return told
+
+    def _is_full(self) -> bool:
+        """Whether every cell of the configuration was run, or is another device's."""
+        return self._chosen | self._writer.not_run.keys() == self._cells.keys()
+
+    def _keep_baselines(self, session: pytest.Session, *, ended: bool, full: bool) -> None:
+        """Write what was refreshed; in a full run, notice baselines that nothing asks for. Raises ``UsageError``."""
+        marked = [result for result in self._writer.results if result.accepted is not None]
+        try:
+            if self._refresh is not None and marked and ended:
+                self._accepted = refresh.write(
+                    self._refresh,
+                    self._session.store,
+                    self.root,
+                    marked,
+                    author(self._config.rootpath),
+                    waived=self._session.config.waivers,
+                    images=self._session.config.baselines.images,
+                )
+            if full:
+                self._orphans = [key for key in self._session.store.places() if key.cell not in self._cells]
+        except QregressError as error:
+            hint = f"; the run is kept: qregress accept {self.root} --reason …" if marked else ""
+            raise pytest.UsageError(f"{error}{hint}") from None
+        if self._orphans and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @property
     def has_news(self) -> bool:
@@ -233,7 +294,12 @@ class PytestSession:
     def report(self, width: int, *, color: bool) -> str:
         """The table, the counts and the path of the results."""
         written = self._session.folder.run_json if self.opened else None
-        return terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
+        text = terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
+        if self._accepted is not None:
+            text += baselines.accepted(*self._accepted, width=width, color=color)
+        if self._orphans:
+            text += baselines.orphans(self._orphans, self._session.store, self._session.config.path)
+        return text
 
     def failures(self) -> list[str]:
         """What failed, at length."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from math import sqrt
 from pathlib import Path
-from typing import Literal, TypeVar
+from statistics import fmean
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from qregress.errors import SchemaError
 from qregress.metrics.weights import WeightsId
 
-SCHEMA = 1
+#: 2 added what a baseline is made of: ``Record.asked``, ``noise``, ``images_sha256`` and ``Fingerprint.device_class``.
+SCHEMA = 2
 
 Status = Literal["ran", "crashed", "not-run"]
 Verdict = Literal["pass", "fail", "crashed", "new", "void", "waived", "not-run"]
@@ -32,6 +38,60 @@ class Fingerprint(Data, frozen=True, kw_only=True):
     device_bytes: int
     threads: int
     packages: dict[str, str]
+    device_class: str = ""
+
+
+class Asked(Data, frozen=True, kw_only=True):
+    """What was asked for: two records are comparable where this is equal and so is the device class.
+
+    Names of settings and workloads are no part of it, nor is a value that is the default, so that a key that a later
+    version adds changes nothing. ``source_sha256``: of the pipeline's files. ``initial_sha256``: of the initial noise,
+    as random streams have changed between torch releases.
+    """
+
+    source_sha256: str
+    call: dict[str, Any]
+    setting: dict[str, Any]
+    workload: dict[str, Any]
+    initial_sha256: str
+    reference_dtype: str = "float16"
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of it all, hex."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class NoiseVariant(Data, frozen=True, kw_only=True):
+    """A change that may not matter, and by how much it moved each score of each prompt, with its sign.
+
+    ``clip`` is in cosine; ``pixels`` the root mean square difference of the images in levels of 8 bits. Empty: not
+    scored.
+    """
+
+    name: str
+    lpips: tuple[float, ...] = ()
+    clip: tuple[float, ...] = ()
+    latents: tuple[float, ...] = ()
+    pixels: tuple[float, ...] = ()
+
+
+class Noise(Data, frozen=True, kw_only=True):
+    """The noise floor of a cell: what each variant did to the scores of its first prompts."""
+
+    variants: tuple[NoiseVariant, ...]
+
+    def of_mean(self, score: str, prompts: int) -> float:
+        """How far a mean over so many prompts may move.
+
+        The larger of what a variant moved all prompts by alike, and of what is left of their scatter in such a mean.
+        """
+        moved = [getattr(variant, score) for variant in self.variants if getattr(variant, score)]
+        return max((max(abs(fmean(v)), sqrt(fmean(x * x for x in v) / prompts)) for v in moved), default=0.0)
+
+    def of_prompt(self, score: str) -> float:
+        """How far the score of one prompt was moved at most."""
+        return max((abs(x) for variant in self.variants for x in getattr(variant, score)), default=0.0)
 
 
 class Memory(Data, frozen=True, kw_only=True):
@@ -116,7 +176,10 @@ class Scores(Data, frozen=True, kw_only=True):
 
 
 class Record(Data, frozen=True, kw_only=True):
-    """All that one run of one cell produced. Images and latents lie beside it as files."""
+    """All that one run of one cell produced. Images and latents lie beside it as files.
+
+    ``latents_sha256``: of the final latents' bytes; ``images_sha256``: of the images' pixels, all in one.
+    """
 
     schema: int = SCHEMA
     id: str
@@ -129,6 +192,7 @@ class Record(Data, frozen=True, kw_only=True):
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     latents_sha256: str | None = None
+    images_sha256: str | None = None
     repeatable: bool | None = None
     reference_repeatable: bool | None = None
     memory: Memory | None = None
@@ -136,11 +200,16 @@ class Record(Data, frozen=True, kw_only=True):
     coverage: dict[str, Coverage] = {}
     scores: Scores | None = None
     fingerprint: Fingerprint | None = None
+    asked: Asked | None = None
+    noise: Noise | None = None
     seconds: float = 0.0
 
 
 class Check(Data, frozen=True, kw_only=True):
-    """One comparison of one number with one limit."""
+    """One comparison of one number with one limit.
+
+    ``better``: so far below what was accepted that noise does not explain it.
+    """
 
     name: str
     verdict: Verdict
@@ -150,6 +219,7 @@ class Check(Data, frozen=True, kw_only=True):
     worst_limit: float | None = None
     basis: str = ""
     why: str = ""
+    better: bool = False
 
 
 class LatencySummary(Data, frozen=True, kw_only=True):
@@ -172,7 +242,11 @@ class CoverageSummary(Data, frozen=True, kw_only=True):
 
 
 class CellResult(Data, frozen=True, kw_only=True):
-    """A judged cell, as run.json holds it; ``images`` and ``sheet`` are paths inside the run's folder."""
+    """A judged cell, as run.json holds it.
+
+    ``images`` and ``sheet`` are paths inside the run's folder. ``accepted``: this run makes it a baseline, ``"new"`` or
+    ``"changed"``.
+    """
 
     id: str
     pipeline: str
@@ -192,6 +266,7 @@ class CellResult(Data, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     sheet: str | None = None
+    accepted: str | None = None
     seconds: float = 0.0
 
 
@@ -203,6 +278,7 @@ class Run(Data, frozen=True, kw_only=True):
     started: str
     finished: str | None = None
     complete: bool = False
+    commit: str | None = None
     not_run: dict[str, str] = {}
     cells: tuple[CellResult, ...] = ()
 
@@ -213,10 +289,25 @@ def encode(value: Data) -> bytes:
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """From JSON; raises ``msgspec.ValidationError`` naming the field."""
-    return msgspec.json.decode(data, type=kind)
+    """From JSON. Raises ``msgspec.ValidationError`` naming the field, ``SchemaError`` for another version's file."""
+    if "schema" not in kind.__struct_fields__:
+        return msgspec.json.decode(data, type=kind)
+    raw = msgspec.json.decode(data)
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise SchemaError(f"no schema version of qregress in it (found {found!r})")
+    if found > SCHEMA:
+        raise SchemaError(f"written by a newer qregress: schema {found}, this one reads up to {SCHEMA}; upgrade it")
+    for version in range(found, SCHEMA):
+        raw = MIGRATIONS[version](raw)
+    return msgspec.convert(raw | {"schema": SCHEMA}, kind)
+
+
+#: Schema version -> what makes the next one of it. What a file of version 1 lacks has defaults that say "not known":
+#: such a record can be judged and compared, and accepting it is refused in words.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """From a file; raises ``OSError`` or ``msgspec.ValidationError``."""
+    """From a file; raises ``OSError`` and what ``decode`` raises."""
     return decode(path.read_bytes(), kind)

@@ -10,12 +10,18 @@ from pathlib import Path
 import msgspec
 
 from qregress.config import Config
+from qregress.errors import StoreError
+from qregress.judge.regression import History
 from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
-from qregress.produce.protocol import Options
+from qregress.produce.protocol import Options, Say
 from qregress.record import CellResult, Record, Run
 from qregress.report.sheet import write_sheet
+from qregress.store.accept import as_accepted, kind_of, refusal
+from qregress.store.baselines import Store
+from qregress.store.history import accepted_latencies, history
+from qregress.store.refresh import Refresh
 from qregress.store.run import RunFolder
 
 StartProducer = Callable[[Options, Path, float], Producer]
@@ -29,7 +35,9 @@ class Session:
         config: Config,
         device: str,
         out: Path,
+        store: Store,
         *,
+        refresh: Refresh | None = None,
         in_process: bool = False,
         on_event: OnEvent,
         start: StartProducer = Worker,
@@ -37,6 +45,8 @@ class Session:
         self.config = config
         self.device = device
         self.folder = RunFolder(out)
+        self.store = store
+        self._refresh = refresh
         self._in_process = in_process
         self._on_event = on_event
         self._start = start
@@ -66,12 +76,59 @@ class Session:
     def _judge(self, cell: Cell) -> CellResult:
         record = self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
-        result = judge(record, reference, self.config.budgets.of(cell.id))
+        past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
+        result = self._held(cell, record, reference, past)
+        if self._wants_noise(record, result):
+            record = self._with_noise(cell, record)
+        if self._refresh is not None:
+            result = self._refreshed(self._refresh, cell, record, reference, past, result)
         if record.images:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
         self.folder.write_result(result)
         return result
+
+    def _held(self, cell: Cell, record: Record, reference: Record | None, past: History) -> CellResult:
+        """Held against its limits and what was accepted."""
+        limits = self.config.budgets.of(cell.id)
+        return judge(record, reference, limits, history=past, waived=self.config.waivers)
+
+    def _wants_noise(self, record: Record, result: CellResult) -> bool:
+        """Whether this record may become a baseline: there is none, or a refresh is to replace it."""
+        if record.status != "ran" or not self.config.baselines.noise:
+            return False
+        return self._refresh is not None or any(check.verdict == "new" for check in result.checks)
+
+    def _with_noise(self, cell: Cell, record: Record) -> Record:
+        """The record with its noise floor; a crash on the way there takes nothing from what was measured before."""
+        try:
+            if self._producer is not None:
+                self._producer.measure_noise(cell, self._on_event)
+        except Crash as crash:
+            self.close()
+            self._on_event(Say(f"{cell.id}: its noise floor could not be measured: {crash}"))
+        except BaseException:
+            self.close()
+            raise
+        return self.folder.record(cell.id) or record
+
+    def _refreshed(
+        self, refresh: Refresh, cell: Cell, record: Record, reference: Record | None, past: History, result: CellResult
+    ) -> CellResult:
+        """The result under a refresh: judged by itself where it becomes the baseline, which the run's end writes."""
+        known = record.fingerprint is not None and self._known(record.fingerprint.device_class, cell.id)
+        kind = kind_of(result, comparable=past.entry is not None, known=known)
+        if not refresh.wants(kind) or refusal(record, result) is not None:
+            return result
+        if not refresh.proposed:
+            result = self._held(cell, record, reference, History(as_accepted(record, result)))
+        return msgspec.structs.replace(result, accepted=kind)
+
+    def _known(self, device_class: str, cell: str) -> bool:
+        try:
+            return self.store.find(device_class, cell) is not None
+        except StoreError:
+            return True
 
     def _record(self, cell: Cell) -> Record:
         start = time.monotonic()
@@ -123,7 +180,9 @@ class Session:
     def _resolve(self, cell: Cell) -> tuple[float, ...]:
         """The latency ratios between which this cell's samples must decide."""
         limit = self.config.budgets.of(cell.id).get("latency")
-        return (limit.value,) if limit is not None and limit.relative else ()
+        budget = (limit.value,) if limit is not None and limit.relative else ()
+        kind = self.device.partition(":")[0]
+        return (*budget, *accepted_latencies(self.store, cell.id, kind))
 
     @staticmethod
     def _crashed(cell: Cell, message: str, log: str | None, seconds: float = 0.0) -> Record:
@@ -142,8 +201,9 @@ class Session:
 class RunWriter:
     """Keeps ``run.json`` true after every cell, so that an interrupted run leaves a valid one, marked incomplete."""
 
-    def __init__(self, folder: RunFolder, order: list[str]) -> None:
+    def __init__(self, folder: RunFolder, order: list[str], commit: str | None = None) -> None:
         self._folder = folder
+        self._commit = commit
         self._order = order
         self._started = _now()
         self._results: dict[str, CellResult] = {}
@@ -179,6 +239,7 @@ class RunWriter:
                 started=self._started,
                 finished=_now() if complete else None,
                 complete=complete,
+                commit=self._commit,
                 not_run=self.not_run,
                 cells=tuple(self.results),
             )

@@ -29,6 +29,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--config", metavar="PATH", help="another configuration")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: .qregress/latest)")
+    parser.add_argument("--baselines", metavar="DIR", help="accepted baselines (default: baselines)")
+    parser.add_argument("--refresh", metavar="MODE", help="make cells baselines: missing, failing or all")
+    parser.add_argument("--reason", metavar="TEXT", help="why; kept with the baselines")
     parser.add_argument("--require", action="store_true", help="a cell that is not run or not judged is a failure")
     parser.add_argument("--inprocess", action="store_true", help="no worker process; a crash ends everything")
     parser.set_defaults(act=act)
@@ -57,7 +60,7 @@ def act(options: argparse.Namespace) -> int:
         f"--rootdir={Path.cwd()}",
         f"--confcutdir={_MATRIX.parent}",
     ]
-    given = {name: getattr(options, name) for name in ("config", "device", "out")}
+    given = {name: getattr(options, name) for name in ("config", "device", "out", "baselines", "refresh", "reason")}
     arguments += [f"--qregress-{name}={value}" for name, value in given.items() if value is not None]
     arguments += ["--qregress-require"] if options.require else []
     arguments += ["--qregress-inprocess"] if options.inprocess else []

@@ -12,11 +12,15 @@ from qregress import units
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """One limit: a value in the quantity's own unit, or a factor of the reference's."""
+    """One limit: a value in the quantity's own unit, or a factor of the reference's.
+
+    ``device``: a pattern of device classes outside of which an absolute limit does not bind.
+    """
 
     value: float
     relative: bool
     basis: str
+    device: str | None = None
 
 
 #: The worst prompt may be this many times worse than the mean may, unless the budget says otherwise. On the pocket
@@ -28,8 +32,10 @@ _FACTOR_OR_BYTES = ("memory", "memory_peak")
 _FACTOR_OR_SECONDS = ("latency",)
 _PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents")
 
+_DEVICE = "device"
+
 #: Every key of a budgets table.
-FIELDS = _PLAIN + _FACTOR_OR_BYTES + _FACTOR_OR_SECONDS
+FIELDS = (*_PLAIN, *_FACTOR_OR_BYTES, *_FACTOR_OR_SECONDS, _DEVICE)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -37,7 +43,8 @@ class Limits(msgspec.Struct, frozen=True):
 
     ``lpips``, ``lpips_worst``: distance of the mean and of the worst prompt. ``clip_drop``, ``clip_drop_worst``: how
     much the cosine between image and prompt may fall (a hundredth is one point of CLIP score). ``latents``: mean
-    relative L2. ``memory``, ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor.
+    relative L2. ``memory``, ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor. ``device``: a
+    pattern of device classes; the table's limits in bytes and seconds bind only there.
     """
 
     limits: dict[str, Limit]
@@ -45,7 +52,11 @@ class Limits(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, table: dict[str, Any], origin: str = "budget") -> Limits:
         """From a TOML table; raises ``ValueError`` with one line that names the key."""
-        return cls({name: _parse(name, value, origin) for name, value in table.items()})
+        device = table.get(_DEVICE)
+        if device is not None and not isinstance(device, str):
+            raise ValueError(f'{_DEVICE}: expected a text like "cuda-nvidia-h100*", found {device!r}')
+        parsed = {name: _parse(name, value, origin) for name, value in table.items() if name != _DEVICE}
+        return cls({name: msgspec.structs.replace(limit, device=device) for name, limit in parsed.items()})
 
 
 class Budgets(msgspec.Struct, frozen=True):
@@ -70,7 +81,7 @@ class Budgets(msgspec.Struct, frozen=True):
             if self.matches(pattern, cell_id):
                 found.update(
                     {
-                        name: Limit(limit.value, limit.relative, f'{limit.basis} "{pattern}"')
+                        name: msgspec.structs.replace(limit, basis=f'{limit.basis} "{pattern}"')
                         for name, limit in self.scoped[pattern].limits.items()
                     }
                 )

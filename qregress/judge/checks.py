@@ -1,6 +1,6 @@
 """One function per check: a record, its reference and its limits in, a ``Check`` out, ``None`` where nothing is asked.
 
-Sanity, coverage and budgets need no baseline.
+Sanity, coverage and budgets need no baseline; what does is in ``regression.py``.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
 from qregress import units
 from qregress.errors import nearest
+from qregress.judge import regression
 from qregress.judge.budgets import WORST_FACTOR, Limit
+from qregress.judge.regression import History
 from qregress.matrix import REFERENCE
 from qregress.metrics import MetricError, require_same
 from qregress.record import Check, Record, Verdict
@@ -24,11 +27,12 @@ _SHOWN = 3
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a check sees: the cell's record, the reference's, the limits."""
+    """What a check sees: the cell's record, the reference's, the limits, what was accepted."""
 
     record: Record
     reference: Record | None
     limits: Limits
+    history: History | None = None
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
@@ -128,11 +132,14 @@ def _same_weights(subject: Subject) -> None:
 
 
 def reference_drift(subject: Subject) -> Check | None:
-    """The reference, run again beside the cell, gave other images than it had given alone in the same process."""
-    if subject.record.reference_repeatable is not False:
+    """Of a cell: its reference gave other bits beside it than alone. Of a reference: it moved since it was accepted."""
+    record = subject.record
+    if record.reference_repeatable is False:
+        why = "the reference gave other bits beside this cell than alone: nothing compared with it can be trusted"
+        return Check(name="drift.reference", verdict="void", basis="equal bits", why=why)
+    if subject.history is None or record.setting != REFERENCE or not record.images:
         return None
-    why = "the reference gave other bits beside this cell than alone: nothing compared with it can be trusted"
-    return Check(name="drift.reference", verdict="void", basis="equal bits", why=why)
+    return regression.drift(record, subject.history)
 
 
 def latents(subject: Subject) -> Check | None:
@@ -186,12 +193,24 @@ def _near(pattern: str, names: list[str]) -> str:
     return hint.partition("?")[0] + "?" if hint.startswith("did") else "no name is near"
 
 
+def _elsewhere(name: str, limit: Limit, value: float, record: Record) -> Check | None:
+    """Void, where an absolute limit was set for other devices than this one."""
+    here = record.fingerprint.device_class if record.fingerprint is not None else ""
+    if limit.device is None or limit.relative or fnmatchcase(here, limit.device):
+        return None
+    why = f"{limit.basis} binds on devices like '{limit.device}', and this is {here or 'not known'}"
+    return Check(name=name, verdict="void", value=value, basis=limit.basis, why=why)
+
+
 def _memory(name: str, key: str, pick: Callable[[Record], int | None], subject: Subject) -> Check | None:
     limit = subject.limits.get(key)
     value = pick(subject.record)
     if limit is None or value is None or subject.record.setting == REFERENCE:
         return None
     bound = limit.value
+    elsewhere = _elsewhere(name, limit, value, subject.record)
+    if elsewhere is not None:
+        return elsewhere
     if limit.relative:
         base = pick(subject.reference) if subject.reference is not None else None
         if base is None:
@@ -221,7 +240,8 @@ def latency(subject: Subject) -> Check | None:
     if limit is None or timing is None or not timing.samples_s or subject.record.setting == REFERENCE:
         return None
     if not limit.relative:
-        return _absolute_latency(timing.samples_s, limit)
+        elsewhere = _elsewhere("latency.budget", limit, statistics.median(timing.samples_s), subject.record)
+        return elsewhere or _absolute_latency(timing.samples_s, limit)
     found = ratio(timing.samples_s, timing.reference_s) if len(timing.reference_s) == len(timing.samples_s) else None
     if found is None:
         return Check(
@@ -274,9 +294,23 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
 )
 
 
+#: All names, for what a configuration may say of them.
+CHECK_NAMES = (
+    *("quality.sanity", "quality.lpips", "quality.clip_drop", "quality.latents", "coverage.manifest"),
+    *("memory.static", "memory.peak", "latency.ratio", "latency.budget", "drift.reference"),
+    *(f"regression.{check.__name__}" for check in regression.REGRESSIONS),
+)
+
+
 def run(subject: Subject) -> Iterator[Check]:
     """All checks that have something to say of this cell."""
     for check in CHECKS:
         found = check(subject)
+        if found is not None:
+            yield found
+    if subject.history is None:
+        return
+    for compare in regression.REGRESSIONS:
+        found = compare(subject.record, subject.history)
         if found is not None:
             yield found

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 
-from qregress.judge import checks
+from qregress.judge import checks, waivers
 from qregress.judge.budgets import Limit
+from qregress.judge.regression import History
+from qregress.judge.waivers import Waiver
 from qregress.matrix import REFERENCE
 from qregress.record import CellResult, Check, Coverage, CoverageSummary, LatencySummary, Record, Verdict
 from qregress.stats import ratio
 
 #: From worst to best: a cell is as bad as its worst check.
-_ORDER: tuple[Verdict, ...] = ("crashed", "fail", "void", "not-run", "new", "waived", "pass")
+_ORDER: tuple[Verdict, ...] = ("crashed", "fail", "waived", "void", "not-run", "new", "pass")
 
 
-def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) -> CellResult:
-    """Compare one record with its limits. Needs no device and no images."""
+def judge(
+    record: Record,
+    reference: Record | None,
+    limits: dict[str, Limit],
+    *,
+    history: History | None = None,
+    waived: Sequence[Waiver] = (),
+    today: dt.date | None = None,
+) -> CellResult:
+    """Compare one record with its limits and with what was accepted. Needs no device.
+
+    Without a ``history`` nothing is compared with the past, not even as ``new``. ``today`` decides which waivers hold.
+    """
+    day = today if today is not None else dt.datetime.now(dt.UTC).date()
     found: tuple[Check, ...] = ()
+    notes: list[str] = []
     if record.status == "ran":
-        found = tuple(checks.run(checks.Subject(record, reference, limits)))
+        subject = checks.Subject(record, reference, limits, history)
+        found = waivers.apply(checks.run(subject), record.id, waived, day)
+        notes = waivers.notes(found, record.id, waived, day)
     return CellResult(
         id=record.id,
         pipeline=record.pipeline,
@@ -35,7 +54,7 @@ def judge(record: Record, reference: Record | None, limits: dict[str, Limit]) ->
         latency=_latency(record),
         coverage=_coverage(record.coverage),
         scores=_scores(record),
-        notes=(*_notes(record), *_unlimited(record, limits)),
+        notes=(*_notes(record), *_unlimited(record, limits), *notes),
         weights=record.scores.weights if record.scores is not None else (),
         images=tuple(f"cells/{record.id}/{name}" for name in record.images),
         sheet=f"cells/{record.id}/sheet.png" if record.images else None,

@@ -13,19 +13,22 @@ import torch
 from diffusers import DiffusionPipeline
 
 from qregress import pipelines
-from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload
+from qregress.errors import ProduceError
+from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload, canonical
 from qregress.pipelines.assemble import initial_latents, sample_size
+from qregress.pipelines.digest import source_sha256
 from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, call_arguments, generate, join
 from qregress.produce.latency import latency_pass
 from qregress.produce.memory import Window, account, watch
+from qregress.produce.noise import measure
 from qregress.produce.protocol import Event, Options, Progress, Say
 from qregress.produce.timing import timed
 from qregress.produce.variant import assemble, manifests, modules, plans, quantized
 from qregress.quantize import load_backend
-from qregress.record import Record, Timing
+from qregress.record import Asked, Record, Timing
 from qregress.store.run import RunFolder
 
 Emit = Callable[[Event], None]
@@ -44,16 +47,47 @@ class Bench:
         self._out = RunFolder(Path(options.out))
         self._pristine: dict[str, DiffusionPipeline] = {}
         self._references: dict[str, tuple[Generated, torch.Tensor]] = {}
+        self._last: tuple[str, DiffusionPipeline, Generated] | None = None
+        self._source_sha256 = ""
         if folder.trained:
             scoring.load(lpips=options.lpips, clip=options.clip)  # a name that is none shows before anything has run
 
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
+        self._last = None  # a cell is measured alone
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         if self._out.record(reference.id) is None:
             self._out.write_record(self._run_reference(reference))
         if not cell.setting.is_reference:
             self._out.write_record(self._run_cell(cell, resolve))
+
+    def measure_noise(self, cell: Cell) -> None:
+        """Add the noise floor to the record of the cell that ran last, or of a reference of this bench.
+
+        Raises ``ProduceError`` where its weights or images are not at hand any more.
+        """
+        record = self._out.record(cell.id)
+        known = self._references.get(cell.workload.name)
+        last = self._last
+        if cell.setting.is_reference and known is not None:
+            last = cell.id, assemble(self._load(cell.setting.dtype), {}), known[0]
+        if record is None or known is None or last is None or last[0] != cell.id:
+            raise ProduceError(f"{cell.id}: its noise can be measured only in the process that has just run it")
+        reference, initial = known
+        _, pipeline, made = last
+        base = None if cell.setting.is_reference else reference
+        noise = measure(
+            lambda batch: generate(pipeline, self._folder, cell.workload, batch, initial),
+            record,
+            made,
+            base,
+            device=self._options.device,
+            clip=self._options.clip,
+            lpips=self._options.lpips,
+            batch_size=cell.workload.batch_size,
+            on_variant=lambda done, total: self._emit(Progress(cell.id, "noise floor", done, total)),
+        )
+        self._out.write_record(msgspec.structs.replace(record, noise=noise))
 
     def _load(self, dtype: str) -> DiffusionPipeline:
         """The unquantized pipeline in one compute dtype; never modified."""
@@ -79,13 +113,13 @@ class Bench:
             self._emit(Progress(cell.id, "images", index + 1, len(batches)))
         made = join(parts)
         self._references[workload.name] = made, initial
-        names, sha256 = files.save_generated(self._out.cell(cell.id), made, initial)
+        kept = files.save_generated(self._out.cell(cell.id), made, initial)
         trained = self._folder.trained
         return self._record(
             cell,
             start,
-            images=names,
-            latents_sha256=sha256,
+            **kept,
+            asked=self._asked(cell, initial),
             repeatable=first.equals(parts[0]),
             memory=account(modules(pipeline), window),
             timing=Timing(samples_s=tuple(samples[: len(workload.timed_batches())])),
@@ -118,13 +152,14 @@ class Bench:
             resolve,
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
         )
-        names, sha256 = files.save_generated(self._out.cell(cell.id), passed.made)
+        kept = files.save_generated(self._out.cell(cell.id), passed.made)
+        self._last = cell.id, pipeline, passed.made
         self._emit(Progress(cell.id, "score", 0, 1))
         return self._record(
             cell,
             start,
-            images=names,
-            latents_sha256=sha256,
+            **kept,
+            asked=self._asked(cell, initial),
             repeatable=passed.repeatable and first.equals(passed.made.rows(workload.batches()[0])),
             reference_repeatable=passed.reference_repeatable,
             memory=account(modules(pipeline), window, changed=changed, loading=loading),
@@ -174,6 +209,18 @@ class Bench:
         height, width = (given.get(side) or sample_size(pipeline, name) for side in ("height", "width"))
         seeds = range(workload.seed, workload.seed + len(workload.prompts))
         return torch.cat([initial_latents(pipeline, name, height, width, seed) for seed in seeds])
+
+    def _asked(self, cell: Cell, initial: torch.Tensor) -> Asked:
+        """The key of a baseline; files are digested once."""
+        if not self._source_sha256:
+            self._source_sha256 = source_sha256(self._folder)
+        return Asked(
+            source_sha256=self._source_sha256,
+            call=self._folder.call,
+            setting=canonical(cell.setting),
+            workload=canonical(cell.workload),
+            initial_sha256=files.digest(initial),
+        )
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:
         return Record(

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from qregress.errors import ProduceError
 from qregress.matrix import Cell
-from qregress.produce.protocol import Done, Event, Failed, Options, Produce, Progress, pack, unpack_event
+from qregress.produce.protocol import (
+    Done,
+    Event,
+    Failed,
+    MeasureNoise,
+    Options,
+    Produce,
+    Progress,
+    Request,
+    pack,
+    unpack_event,
+)
 
 if TYPE_CHECKING:
     from qregress.produce.bench import Bench
@@ -41,6 +52,9 @@ class Producer(Protocol):
 
     def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
         """Run one cell. Raises ``Crash``, after which the producer must be closed."""
+
+    def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
+        """Add the noise floor to the record of the cell that ran last. Raises as ``produce`` does."""
 
     def close(self) -> None:
         """End it, and all that it started."""
@@ -79,8 +93,16 @@ class Worker:
 
     def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
         """See ``Producer``."""
+        self._ask(Produce(cell, self._options, resolve), on_event)
+
+    def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
+        """See ``Producer``."""
+        self._ask(MeasureNoise(cell, self._options), on_event)
+
+    def _ask(self, request: Request, on_event: OnEvent) -> None:
+        """Send a request and wait for its end."""
         try:
-            os.write(self._requests, pack(Produce(cell, self._options, resolve)))
+            os.write(self._requests, pack(request))
         except BrokenPipeError:
             raise Crash(f"the worker {self._how_it_died()} before this cell", self._tail()) from None
         deadline = time.monotonic() + self._deadline_s
@@ -157,11 +179,18 @@ class InProcess:
 
     def produce(self, cell: Cell, resolve: tuple[float, ...], on_event: OnEvent) -> None:
         """See ``Producer``; errors are raised as they are."""
+        self._bench_for(cell, on_event).run(cell, resolve)
+
+    def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
+        """See ``Producer``."""
+        self._bench_for(cell, on_event).measure_noise(cell)
+
+    def _bench_for(self, cell: Cell, on_event: OnEvent) -> Bench:
         from qregress.produce.bench import Bench
 
         if self._bench is None:
             self._bench = Bench(cell.pipeline, self._options, on_event)
-        self._bench.run(cell, resolve)
+        return self._bench
 
     def close(self) -> None:
         """Let go of the weights."""

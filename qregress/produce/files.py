@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,13 +14,13 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from qregress.errors import ProduceError
 from qregress.produce.generate import Generated
-from qregress.store.run import write_atomic
+from qregress.store.atomic import write_atomic
 
 _TENSORS = "latents.safetensors"
 
 
-def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None = None) -> tuple[tuple[str, ...], str]:
-    """Write PNGs and tensors; returns the images' names relative to the folder, and the final latents' SHA-256."""
+def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None = None) -> dict[str, Any]:
+    """Write PNGs and tensors; returns fields of a record: images' names relative to the folder, and SHA-256 digests."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = []
     for index, image in enumerate(made.images):
@@ -29,7 +30,7 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     if initial is not None:
         tensors["initial"] = initial
     write_atomic(folder / _TENSORS, save(tensors))
-    return tuple(names), digest(made.latents)
+    return {"images": tuple(names), "latents_sha256": digest(made.latents), "images_sha256": digest(made.images)}
 
 
 def digest(tensor: torch.Tensor) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,15 @@ import torch
 from qregress.record import Fingerprint
 
 PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "torchmetrics", "open_clip_torch", "qregress")
+
+
+#: Instructions beyond the vector width for which torch and oneDNN have kernels of their own, with other rounding.
+_FLAGS = {
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16",),
+    "fp16": ("avx512_fp16",),
+    "amx": ("amx_bf16", "amx_int8"),
+}
 
 
 def fingerprint(device: str) -> Fingerprint:
@@ -25,7 +35,25 @@ def fingerprint(device: str) -> Fingerprint:
         device_bytes=size,
         threads=torch.get_num_threads(),
         packages={package: found for package in PACKAGES if (found := _version(package)) is not None},
+        device_class=device_class(device),
     )
+
+
+def device_class(device: str) -> str:
+    """Which records may be compared: GPU model, memory and MIG slice; of a CPU, what decides its kernels.
+
+    A name for a folder: ``cuda-nvidia-h100-80gb-hbm3-79gib``, ``cpu-x86_64-avx512-vnni-bf16``.
+    """
+    if device.startswith("cuda"):
+        name, size = _cuda(device)
+        return f"cuda-{_slug(name)}-{size // 1024**3}gib"
+    here = set(_cpuinfo("flags").split())
+    flags = [name for name, any_of in _FLAGS.items() if here.intersection(any_of)]
+    return "-".join(["cpu", platform.machine(), _slug(torch.backends.cpu.get_cpu_capability()), *flags])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-")
 
 
 def _version(package: str) -> str | None:
@@ -42,12 +70,16 @@ def _cuda(device: str) -> tuple[str, int]:
 
 def _cpu() -> tuple[str, int]:
     """Model and instruction set, which decides the kernels."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})", size
+
+
+def _cpuinfo(key: str) -> str:
+    """A line of the first processor in Linux's table; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,9 +35,9 @@ class Generated(msgspec.Struct, frozen=True):
             self.latents.nan_to_num(nan=1e4), other.latents.nan_to_num(nan=1e4)
         )
 
-    def rows(self, batch: range) -> Generated:
+    def rows(self, batch: Sequence[int]) -> Generated:
         """Those of some prompts."""
-        rows = slice(batch.start, batch.stop)
+        rows = list(batch)
         return Generated(self.images[rows], self.finite[rows], self.latents[rows], self.trajectory[rows])
 
     @property
@@ -93,11 +93,11 @@ def generate(
     pipeline: DiffusionPipeline,
     folder: Folder,
     workload: Workload,
-    batch: range,
+    batch: Sequence[int],
     latents: torch.Tensor,
     on_step: OnStep | None = None,
 ) -> Generated:
-    """Call the pipeline for some prompts of a workload.
+    """Call the pipeline for some prompts of a workload, given by their places in its list.
 
     ``latents``: float32 ``[prompts, ...]`` for the whole workload, on the CPU; they are rounded to the compute dtype
     and multiplied by the scheduler's initial sigma inside the pipeline, as random ones are.
@@ -106,7 +106,7 @@ def generate(
     with _observed(pipeline.scheduler, on_step) as steps:
         output = pipeline(
             prompt=[workload.prompts[index] for index in batch],
-            latents=latents[batch.start : batch.stop].to(device, pipeline.dtype),
+            latents=latents[list(batch)].to(device, pipeline.dtype),
             generator=[torch.Generator().manual_seed(workload.seed + index) for index in batch],
             output_type="pt",
             **call_arguments(folder, workload),

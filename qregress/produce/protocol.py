@@ -30,6 +30,13 @@ class Produce(msgspec.Struct, frozen=True, tag="produce"):
     resolve: tuple[float, ...] = ()
 
 
+class MeasureNoise(msgspec.Struct, frozen=True, tag="noise"):
+    """Add the noise floor to the record of the cell that ran last."""
+
+    cell: Cell
+    options: Options
+
+
 class Say(msgspec.Struct, frozen=True, tag="say"):
     """A line for the screen."""
 
@@ -60,13 +67,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 Event = Say | Progress | Done | Failed
+Request = Produce | MeasureNoise
 
 _encoder = msgspec.json.Encoder()
 _events = msgspec.json.Decoder(Event)
-_requests = msgspec.json.Decoder(Produce)
+_requests = msgspec.json.Decoder(Request)
 
 
-def pack(message: Event | Produce) -> bytes:
+def pack(message: Event | Request) -> bytes:
     """One line."""
     return _encoder.encode(message) + b"\n"
 
@@ -77,6 +85,7 @@ def unpack_event(line: bytes) -> Event:
     return event
 
 
-def unpack_request(line: bytes) -> Produce:
+def unpack_request(line: bytes) -> Request:
     """Raises ``msgspec.ValidationError``."""
-    return _requests.decode(line)
+    request: Request = _requests.decode(line)
+    return request

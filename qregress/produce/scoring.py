@@ -70,6 +70,18 @@ def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, train
     )
 
 
+def rescore(
+    made: Generated, reference: Generated | None, prompts: Sequence[str], *, lpips: str, clip: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """LPIPS against the reference (empty for a reference) and CLIP score, prompt by prompt, and nothing else."""
+    language: Clip = _clip(clip)
+    scores = _checked("CLIP", language.score(_unit(made.images), list(prompts)))
+    if reference is None:
+        return (), scores
+    perceptual: Lpips = _lpips(lpips)
+    return _checked("LPIPS", perceptual.distance(_unit(made.images), _unit(reference.images))), scores
+
+
 def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """Images of 8 bits have finite scores; what is not says that the metric is broken, not the image."""
     if not all(map(math.isfinite, values)):

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from qregress.errors import QregressError
-from qregress.produce.protocol import Done, Event, Failed, Produce, pack, unpack_request
+from qregress.produce.protocol import Done, Event, Failed, MeasureNoise, Request, pack, unpack_request
 
 if TYPE_CHECKING:
     from qregress.produce.bench import Bench
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Serve requests until the session closes its end, or is gone."""
-    requests: queue.SimpleQueue[Produce] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     inbox, outbox = int(arguments[0]), int(arguments[1])
     threading.Thread(target=_listen, args=(inbox, requests), daemon=True).start()
 
@@ -38,7 +38,10 @@ def main(arguments: list[str]) -> int:
                 from qregress.produce.bench import Bench
 
                 bench = Bench(request.cell.pipeline, request.options, emit)
-            bench.run(request.cell, request.resolve)
+            if isinstance(request, MeasureNoise):
+                bench.measure_noise(request.cell)
+            else:
+                bench.run(request.cell, request.resolve)
             emit(Done(request.cell.id))
         except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
             details = "" if isinstance(error, QregressError) else traceback.format_exc()
@@ -52,7 +55,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _listen(inbox: int, requests: queue.SimpleQueue[Produce]) -> None:
+def _listen(inbox: int, requests: queue.SimpleQueue[Request]) -> None:
     """Pass requests on; when the session's end of the pipe closes, end at once, whatever is running.
 
     A thread of its own sees that while the main thread computes, so that no worker outlives its session and holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,9 @@ from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
 _NONE = "-"
+_NOTHING = 5
+#: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
+UNDECIDED = ("void", "not-run", "new")
 _LOG_LINES = 20
 _WIDTH = 124
 
@@ -53,9 +57,14 @@ def _check_lines(check: Check) -> list[str]:
     return [f"  {check.name}: {check.why}"]
 
 
-def undecided(result: CellResult) -> str:
+def waived(result: CellResult) -> str:
+    """What fails as the configuration says it would."""
+    return "; ".join(f"{check.name}: {check.why}" for check in result.checks if check.verdict == "waived")
+
+
+def undecided(result: CellResult, verdicts: Collection[str]) -> str:
     """Why nothing was decided."""
-    why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict == result.verdict]
+    why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict in verdicts]
     return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
 
 
@@ -72,10 +81,14 @@ def summary(
         for note in result.notes:
             notes.setdefault(note, []).append(result.id)
     for note, ids in notes.items():
-        console.print(f"{ids[0] if len(ids) == 1 else f'{len(ids)} cells'}: {note}", markup=False, soft_wrap=True)
-    for result in results:
-        for line in _remarks(result):
-            console.print(line, markup=False, soft_wrap=True)
+        console.print(f"{_which(ids)}: {note}", markup=False, soft_wrap=True)
+    for line in remarks(results):
+        console.print(line, markup=False, soft_wrap=True)
+    for why, ids in _news(results).items():
+        console.print(f"{_which(ids)} NOT compared with a baseline: {why}", markup=False, soft_wrap=True)
+    if run_json is not None and _news(results):
+        hint = f"to compare the next run with this one: qregress accept {run_json.parent} --reason …"
+        console.print(hint, markup=False, soft_wrap=True)
     reasons = Counter(reason for cell_id, reason in not_run.items() if cell_id not in {r.id for r in results})
     for reason, count in reasons.items():
         console.print(f"{count} cells NOT run: {reason}", markup=False, soft_wrap=True)
@@ -83,6 +96,19 @@ def summary(
     if run_json is not None:
         console.print(f"results: {run_json}", markup=False, soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def _which(ids: list[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{len(ids)} cells"
+
+
+def _news(results: list[CellResult]) -> dict[str, list[str]]:
+    """Why there was nothing to compare with -> cells."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for why in dict.fromkeys(check.why for check in result.checks if check.verdict == "new"):
+            found.setdefault(why, []).append(result.id)
+    return found
 
 
 def _table(results: list[CellResult]) -> Table:
@@ -116,8 +142,29 @@ def _number(value: float | None, form: str) -> str:
     return _NONE if value is None else format(value, form)
 
 
+def remarks(results: list[CellResult]) -> list[str]:
+    """What a table cannot say of cells that did not fail."""
+    return [line for result in results for line in _remarks(result)]
+
+
+def exit_code(results: list[CellResult], not_run: dict[str, str], *, require: bool) -> int:
+    """Pytest's exit codes for cells that were judged outside of it."""
+    if not results:
+        return _NOTHING
+    undecided = not_run or any(check.verdict in UNDECIDED for result in results for check in result.checks)
+    failed = any(result.verdict in {"fail", "crashed"} for result in results)
+    return 1 if failed or (require and undecided) else 0
+
+
 def _remarks(result: CellResult) -> list[str]:
-    lines = [f"{result.id}: void: {check.name}: {check.why}" for check in result.checks if check.verdict == "void"]
+    shown = ("void", "waived")
+    lines = [f"{result.id}: {c.verdict}: {c.name}: {c.why}" for c in result.checks if c.verdict in shown]
+    better = [f"{check.name} ({check.why})" for check in result.checks if check.better]
+    if better:
+        lines.append(
+            f"{result.id}: better than what was accepted: {', '.join(better)}; to hold it there: "
+            f"qregress accept RUN -k '{result.id}' --reason …"
+        )
     if result.status == "not-run":
         lines.append(f"{result.id}: NOT RUN: {result.message}")
     return lines

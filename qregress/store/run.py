@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from qregress.errors import ConfigError, ProduceError
 from qregress.record import CellResult, Record, Run, T, encode, read
+from qregress.store.atomic import locked, write_atomic
 
 _MARK = ".qregress-run"
 _HINT = "; choose another folder with --qregress-out"
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write through a temporary file beside the target and rename it; raises ``OSError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # tempfile's own are for their owner's eyes only
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class RunFolder:
@@ -46,7 +32,7 @@ class RunFolder:
         self._run_id = run_id
         with self._explained():
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.root.parent):
+            with locked(self.root.parent):
                 mark = self.root / _MARK
                 if mark.exists() and mark.read_text(encoding="utf-8") == run_id:
                     return
@@ -119,21 +105,10 @@ class RunFolder:
 
         Raises ``ProduceError`` where another run has taken over the folder meanwhile: its verdicts are not this one's.
         """
-        with _locked(self.root):
+        with locked(self.root):
             if self._run_id is not None and (self.root / _MARK).read_text(encoding="utf-8") != self._run_id:
                 raise ProduceError(f"{self.root}: another run has taken over this folder; give each run its own{_HINT}")
             yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder: it leaves no file behind, and the system ends it with the process."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _maybe(path: Path, kind: type[T]) -> T | None:

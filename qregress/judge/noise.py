@@ -1,0 +1,77 @@
+"""How far a score may lie from the accepted one: k times the measured noise, and a small floor with its reason."""
+
+from __future__ import annotations
+
+import msgspec
+
+from qregress.judge.budgets import WORST_FACTOR
+from qregress.record import Noise
+from qregress.stats import CONFIDENCE, Ratio
+
+#: Times the noise floor, which comes from a few variants: three leaves room for the kernel that was not among them.
+K = 3.0
+
+
+class Floor(msgspec.Struct, frozen=True):
+    """Added whatever the noise was: ``absolute`` in the score's unit, ``relative`` as a share of the accepted value."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+#: On a CPU the noise is often exactly 0, and a limit of exactly what was accepted fails at the next compiler.
+#: - lpips: a quarter of what int8 costs the pocket PixArt-Sigma (0.0002), the mildest setting there is.
+#: - clip: a thirtieth of what one wrong attribute in one of eight images costs (0.03 of cosine, the CLIP's card).
+#: - latents: a twentieth of the accepted distance; kernels that sum in another order moved it by less than a tenth of
+#:   that in float8 and int4, whose distance is large.
+#: - pixels: half a level of 8 bits, what rounding alone may do.
+#: - memory: exact on one set of libraries; between two, an allocator's or a buffer's worth.
+#: - latency: ratios of calm and disturbed runs on one machine (docs/false-alarms.md).
+FLOORS = {
+    "lpips": Floor(absolute=0.00005),
+    "clip": Floor(absolute=0.001),
+    "latents": Floor(relative=0.05),
+    "pixels": Floor(absolute=0.5),
+    "memory": Floor(relative=0.005, absolute=64 * 1024),
+    "latency": Floor(relative=0.15),
+}
+
+
+class Margin(msgspec.Struct, frozen=True):
+    """What is added to an accepted value, and how it came about."""
+
+    value: float
+    basis: str
+
+
+def margin(score: str, accepted: float, noise: Noise | None, prompts: int) -> Margin:
+    """Of the mean of a score over so many prompts."""
+    added = _floor(score, accepted)
+    if noise is None:
+        return Margin(added, f"accepted {accepted:.4g} + {added:.2g}; its noise was not measured")
+    measured = noise.of_mean(score, prompts)
+    return Margin(K * measured + added, f"accepted {accepted:.4g} + {K:g} x {measured:.2g} + {added:.2g}")
+
+
+def prompt_margin(score: str, accepted: float, noise: Noise | None) -> float:
+    """Of one prompt, the worst of many: the floor has the room that a worst prompt has in budgets."""
+    return (K * noise.of_prompt(score) if noise is not None else 0.0) + WORST_FACTOR * _floor(score, accepted)
+
+
+def _floor(score: str, accepted: float) -> float:
+    return max(FLOORS[score].absolute, FLOORS[score].relative * abs(accepted))
+
+
+def memory_margin(accepted: int) -> int:
+    """Bytes; repeated runs gave the same byte count every time, so there is no noise to measure."""
+    return round(_floor("memory", accepted))
+
+
+def latency_margin(accepted: Ratio) -> Margin:
+    """The noise of a ratio is the half-width of its interval, which is more than two standard deviations already."""
+    half = (accepted.high - accepted.low) / 2
+    added = FLOORS["latency"].relative * accepted.value
+    return Margin(
+        half + added,
+        f"accepted {accepted.value:.3f}x + {half:.3f} (half its {CONFIDENCE:.0%} interval) + {added:.3f}",
+    )

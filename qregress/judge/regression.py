@@ -1,0 +1,224 @@
+"""Checks against the accepted record. Without one they say why there is nothing to compare with: ``new``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from qregress import units
+from qregress.judge.noise import latency_margin, margin, memory_margin, prompt_margin
+from qregress.metrics import MetricError, require_same
+from qregress.record import Check, Record, Scores
+from qregress.stats import FEWEST, ratio
+from qregress.store.baseline import Entry
+
+
+class History(msgspec.Struct, frozen=True):
+    """What a record is compared with.
+
+    ``entry``: what was accepted; ``missing``: why there is none. ``moved``: levels of 8 bits, root mean square, between
+    each accepted reference image and today's; ``None`` where images are not kept. Called only where digests differ.
+    """
+
+    entry: Entry | None
+    missing: str = ""
+    moved: Callable[[], tuple[float, ...] | None] = lambda: None
+
+
+def lpips(record: Record, history: History) -> Check | None:
+    """Perceptual distance to the reference, mean and prompt by prompt."""
+    if record.scores is None or not record.scores.lpips:
+        return None
+    return _compared("regression.lpips", "lpips", record, history, lambda scores: scores.lpips)
+
+
+def clip(record: Record, history: History) -> Check | None:
+    """The paired drop of the CLIP score, in cosine; of a reference, its distance below a perfect score."""
+    if record.scores is None or not record.scores.clip:
+        return None
+    return _compared("regression.clip", "clip", record, history, _drops)
+
+
+def latents(record: Record, history: History) -> Check | None:
+    """Relative L2 of the final latents against the reference's: what no decoder and no rounding has hidden."""
+    if record.scores is None or not record.scores.latents:
+        return None
+    return _compared("regression.latents", "latents", record, history, lambda scores: _finite(scores.latents))
+
+
+def memory(record: Record, history: History) -> Check | None:
+    """Bytes allocated after the run; the worst is the peak."""
+    if record.memory is None:
+        return None
+    name, entry = "regression.memory", history.entry
+    if entry is None or entry.baseline.memory is None:
+        return _new(name, history)
+    now, was = record.memory, entry.baseline.memory
+    limit, peak_limit = (value + memory_margin(value) for value in (was.static_bytes, was.peak_bytes))
+    failed = [
+        f"{what} {units.format_bytes(value)}, accepted {units.format_bytes(old)}, limit {units.format_bytes(bound)}"
+        for what, value, old, bound in (
+            ("static", now.static_bytes, was.static_bytes, limit),
+            ("peak", now.peak_bytes, was.peak_bytes, peak_limit),
+        )
+        if value > bound
+    ]
+    change = now.static_bytes - was.static_bytes
+    accepted = units.format_bytes(was.static_bytes)
+    return Check(
+        name=name,
+        verdict="fail" if failed else "pass",
+        value=now.static_bytes,
+        worst=now.peak_bytes,
+        limit=limit,
+        worst_limit=peak_limit,
+        basis=f"accepted {accepted} + {units.format_bytes(memory_margin(was.static_bytes))}",
+        why="; ".join(failed) or f"{change:+d} bytes against the accepted {accepted}",
+        better=not failed and change < -memory_margin(was.static_bytes),
+    )
+
+
+def latency(record: Record, history: History) -> Check | None:
+    """The ratio to the reference of the same session against the accepted ratio; both were interleaved."""
+    timing, name, entry = record.timing, "regression.latency", history.entry
+    if timing is None or not timing.reference_s:
+        return None
+    now = ratio(timing.samples_s, timing.reference_s)
+    old = entry.accepted.timing if entry is not None else None
+    if entry is None or old is None:
+        return _new(name, history)
+    was = ratio(old.samples_s, old.reference_s)
+    if now is None or was is None:
+        which = "now" if now is None else "when it was accepted"
+        return Check(name=name, verdict="void", why=f"fewer than {FEWEST} interleaved pairs {which}")
+    mine, theirs = record.fingerprint, entry.accepted.fingerprint
+    if mine is not None and (mine.device_name, mine.threads) != (theirs.device_name, theirs.threads):
+        why = (
+            f"accepted on {theirs.device_name} with {theirs.threads} threads, this is {mine.device_name} with "
+            f"{mine.threads}: their ratios are not comparable"
+        )
+        return Check(name=name, verdict="void", value=now.value, why=why)
+    added = latency_margin(was)
+    limit = was.value + added.value
+    text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
+    if not now.excludes(limit):
+        return Check(
+            name=name,
+            verdict="void",
+            value=now.value,
+            limit=limit,
+            basis=added.basis,
+            why=f"too noisy: {text}",
+        )
+    return Check(
+        name=name,
+        verdict="fail" if now.low > limit else "pass",
+        value=now.value,
+        worst=now.high,
+        limit=limit,
+        basis=added.basis,
+        why=text,
+        better=now.high < was.value - added.value,
+    )
+
+
+def drift(record: Record, history: History) -> Check | None:
+    """Did the unquantized model itself move? Its pixels against the accepted ones, where they differ at all."""
+    name, entry = "drift.reference", history.entry
+    if entry is None:
+        return _new(name, history)
+    was = entry.baseline
+    if record.images_sha256 is not None and record.images_sha256 == was.images_sha256:
+        return Check(
+            name=name, verdict="pass", value=0.0, limit=0.0, basis="equal bits", why="the accepted images, bit by bit"
+        )
+    moved = history.moved()
+    if moved is None:
+        same = record.latents_sha256 == was.latents_sha256
+        which = "its latents are the accepted ones, its images are not" if same else "its latents and images are others"
+        return Check(
+            name=name, verdict="void", why=f"{which}, and only digests are kept of a reference: how far cannot be said"
+        )
+    added = margin("pixels", 0.0, was.noise, len(moved))
+    mean, worst = statistics.fmean(moved), max(moved)
+    bound = prompt_margin("pixels", 0.0, was.noise)
+    failed = mean > added.value or worst > bound
+    return Check(
+        name=name,
+        verdict="fail" if failed else "pass",
+        value=mean,
+        worst=worst,
+        limit=added.value,
+        worst_limit=bound,
+        basis=added.basis,
+        why=f"the unquantized images moved by {mean:.2f} levels of 8 bits in the mean and {worst:.2f} in the worst, "
+        f"limits {added.value:.2f} and {bound:.2f} ({added.basis})",
+    )
+
+
+def _compared(
+    name: str, score: str, record: Record, history: History, pick: Callable[[Scores], Sequence[float]]
+) -> Check:
+    """A score of each prompt against the accepted one of the same prompt."""
+    entry = history.entry
+    if entry is None or entry.baseline.scores is None or record.scores is None:
+        return _new(name, history)
+    before, now = pick(entry.baseline.scores), pick(record.scores)
+    if len(before) != len(now):
+        return Check(
+            name=name, verdict="new", why=f"{len(now)} prompts were scored, {len(before)} when it was accepted"
+        )
+    if score != "latents":
+        try:
+            _same_weights(score, record.scores, entry.baseline.scores)
+        except MetricError as error:
+            return Check(name=name, verdict="new", why=str(error))
+    mean_before, mean_now = statistics.fmean(before), statistics.fmean(now)
+    added = margin(score, mean_before, entry.baseline.noise, len(before))
+    limit = mean_before + added.value
+    rise, at = max((new - old, index) for index, (old, new) in enumerate(zip(before, now, strict=True)))
+    room = prompt_margin(score, mean_before, entry.baseline.noise)
+    bound = before[at] + room
+    failed = []
+    if mean_now > limit:
+        failed.append(f"mean {mean_now:.5f} over {limit:.5f} ({added.basis})")
+    if rise > room:
+        prompt = record.prompts[at] if at < len(record.prompts) else at
+        failed.append(f"{now[at]:.5f}, accepted {before[at]:.5f}, over {bound:.5f} for prompt {prompt!r}")
+    return Check(
+        name=name,
+        verdict="fail" if failed else "pass",
+        value=mean_now,
+        worst=now[at],
+        limit=limit,
+        worst_limit=bound,
+        basis=added.basis,
+        why="; ".join(failed) or f"mean {mean_now:.5f} within {limit:.5f} ({added.basis})",
+        better=not failed and mean_now < mean_before - added.value,
+    )
+
+
+def _new(name: str, history: History) -> Check:
+    return Check(name=name, verdict="new", why=history.missing or "the accepted record has no such figure")
+
+
+def _drops(scores: Scores) -> tuple[float, ...]:
+    base = scores.clip_reference or (100.0,) * len(scores.clip)
+    return tuple((was - now) / 100 for now, was in zip(scores.clip, base, strict=True))
+
+
+def _finite(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(float("inf") if value is None else value for value in values)
+
+
+def _same_weights(score: str, mine: Scores, other: Scores) -> None:
+    """LPIPS's weights are named first, CLIP's last."""
+    place = -1 if score == "clip" else 0
+    if mine.weights and other.weights:
+        require_same(mine.weights[place], other.weights[place])
+
+
+#: In the order in which they are shown.
+REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (lpips, clip, latents, memory, latency)

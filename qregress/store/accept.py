@@ -1,0 +1,193 @@
+"""Finished cells made baselines: which may be, what changes, and the writing of it all as one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from qregress.errors import StoreError
+from qregress.judge.verdict import judge
+from qregress.judge.waivers import Waiver
+from qregress.record import CellResult, Record, encode
+from qregress.store.baseline import ACCEPTED, BASELINE, Accepted, Entry, baseline_of, made_where, seal, with_images
+from qregress.store.baselines import Key, Store, differences
+from qregress.store.finished import FinishedRun
+from qregress.store.history import history
+
+Kind = Literal["new", "changed", "failing", "same"]
+Only = Literal["new", "failing"]
+
+#: Never accepted away: what these say is wrong whatever was accepted. Only a waiver lets them pass.
+BINDING = ("quality.sanity", "coverage.manifest", "kernel.fidelity", "roundtrip.images")
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Who accepts, and why."""
+
+    by: str
+    why: str
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell's baseline before and after.
+
+    ``kind``: ``new`` (there was none), ``changed`` (something else was asked for), ``failing`` (its regression checks
+    failed), ``same`` (within its limits). ``words``: what ``changed`` means.
+    """
+
+    id: str
+    kind: Kind
+    before: Entry | None
+    after: Entry
+    words: str = ""
+
+
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """What was accepted, and what was not and why, by cell."""
+
+    changes: tuple[Change, ...]
+    refused: dict[str, str]
+
+
+def kind_of(result: CellResult, comparable: bool, known: bool) -> Kind:
+    """Where a judged cell stands towards its baseline."""
+    if not known:
+        return "new"
+    if not comparable:
+        return "changed"
+    failed = {check.name.partition(".")[0] for check in result.checks if check.verdict == "fail"}
+    return "failing" if failed & {"regression", "drift"} else "same"
+
+
+def refusal(record: Record, result: CellResult) -> str | None:
+    """Why a cell may not become a baseline; ``None`` where it may."""
+    if record.status != "ran":
+        return f"it did not run to its end: {record.message or record.status}"
+    broken = [check for check in result.checks if check.name in BINDING and check.verdict == "fail"]
+    if broken:
+        return "; ".join(f"{check.name} fails, which no baseline changes ({check.why})" for check in broken)
+    if record.reference_repeatable is False:
+        return "its reference did not repeat itself within the run"
+    return None
+
+
+def as_accepted(record: Record, result: CellResult) -> Entry:
+    """A record as if it had been accepted, to compare another with. Raises ``ValueError`` for one that cannot be."""
+    baseline = baseline_of(record, result.coverage, record.noise)
+    accepted = Accepted(
+        by="", at="", reason="", run="", commit=None, fingerprint=made_where(record), timing=record.timing, files={}
+    )
+    return Entry(baseline=baseline, accepted=accepted)
+
+
+def accept(
+    store: Store,
+    run: FinishedRun,
+    cells: Sequence[str],
+    reason: Reason,
+    *,
+    only: Only | None = None,
+    waived: Sequence[Waiver] = (),
+    images: bool = True,
+    dry: bool = False,
+) -> Acceptance:
+    """Make cells of a run baselines, all of them or none.
+
+    ``images``: whether those of references are kept. ``dry``: only say what would change. Raises ``StoreError`` with
+    one line where the store cannot be written, or ``ConfigError`` where the run cannot be read.
+    """
+    judged = {cell: _judged(store, run, cell, waived) for cell in cells}
+    refused = {
+        cell: why for cell, found in judged.items() if (why := found if isinstance(found, str) else refusal(*found))
+    }
+    told: list[Change] = []
+
+    def change(present: Mapping[Key, Entry | StoreError]) -> tuple[dict[Key, dict[str, bytes]], tuple[Key, ...]]:
+        told.clear()
+        written = {}
+        for cell, found in judged.items():
+            if cell in refused or isinstance(found, str):
+                continue
+            record, result = found
+            try:
+                made, files = _entry(present, run, record, result, reason, images=images)
+            except ValueError as error:
+                refused[cell] = str(error)
+                continue
+            if only is None or made.kind == only or (only == "failing" and made.kind == "changed"):
+                told.append(made)
+                written[Key(made.after.baseline.device_class, cell)] = files
+        return written, ()
+
+    if dry:
+        change(store.entries())
+    else:
+        store.write(change)
+    return Acceptance(changes=tuple(told), refused=refused)
+
+
+def _judged(store: Store, run: FinishedRun, cell: str, waived: Sequence[Waiver]) -> tuple[Record, CellResult] | str:
+    record = run.record(cell)
+    if record is None:
+        return "the run has no record of it"
+    try:
+        past = history(store, record, partial(run.image, cell))
+        return record, judge(record, run.record(_reference(cell)), {}, history=past, waived=waived)
+    except StoreError:
+        # What is damaged there is about to be replaced.
+        return record, judge(record, run.record(_reference(cell)), {}, waived=waived)
+
+
+def _reference(cell: str) -> str:
+    pipeline, _, workload = cell.split("/")
+    return f"{pipeline}/reference/{workload}"
+
+
+def _entry(
+    present: Mapping[Key, Entry | StoreError],
+    run: FinishedRun,
+    record: Record,
+    result: CellResult,
+    reason: Reason,
+    *,
+    images: bool,
+) -> tuple[Change, dict[str, bytes]]:
+    """The new entry of a cell and its files. Raises ``ValueError`` for a record that cannot be one."""
+    baseline = baseline_of(record, result.coverage, record.noise)
+    found = present.get(Key(baseline.device_class, record.id))
+    before = found if isinstance(found, Entry) else None
+    words = "; ".join(differences(before.baseline.asked, baseline.asked)) if before is not None else ""
+    comparable = before is not None and not words
+    noise_from = None
+    if baseline.noise is None and before is not None and comparable and before.baseline.noise is not None:
+        noise_from = before.accepted.noise_from or before.accepted.run
+        baseline = msgspec.structs.replace(baseline, noise=before.baseline.noise)
+    files: dict[str, bytes] = {}
+    if images:
+        baseline, files = with_images(baseline, record, partial(run.image, record.id))
+    files[BASELINE] = encode(baseline)
+    accepted = Accepted(
+        by=reason.by,
+        at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        reason=reason.why,
+        run=run.run.started,
+        commit=run.run.commit,
+        fingerprint=made_where(record),
+        timing=record.timing,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
+        noise_from=noise_from,
+    )
+    files[ACCEPTED] = seal(accepted)
+    change = Change(
+        id=record.id,
+        kind=kind_of(result, comparable, known=before is not None),
+        before=before,
+        after=Entry(baseline=baseline, accepted=accepted),
+        words=words,
+    )
+    return change, files

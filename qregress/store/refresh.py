@@ -1,0 +1,79 @@
+"""``--qregress-refresh``: which cells of a run become baselines at its end, and where those go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from qregress.errors import ConfigError, nearest
+from qregress.judge.waivers import Waiver
+from qregress.record import CellResult
+from qregress.store.accept import Acceptance, Kind, Reason, accept
+from qregress.store.baselines import Store
+from qregress.store.finished import FinishedRun
+
+MODES: dict[str, tuple[Kind, ...]] = {
+    "missing": ("new",),
+    "failing": ("failing", "changed"),
+    "all": ("new", "changed", "failing", "same"),
+}
+PROPOSED = "proposed-baselines"
+_OFF = ("", "0", "false", "no")
+
+
+class Refresh(msgspec.Struct, frozen=True):
+    """``proposed``: the run is CI's, whose baselines are a proposal beside its results."""
+
+    mode: str
+    reason: str
+    proposed: bool
+
+    def wants(self, kind: Kind) -> bool:
+        """Whether a cell that stands so towards its baseline is refreshed."""
+        return kind in MODES[self.mode]
+
+
+def parse(mode: str | None, reason: str | None, environment: Mapping[str, str] = os.environ) -> Refresh | None:
+    """From the options. Raises ``ConfigError`` with one line."""
+    if mode is None:
+        if reason is not None:
+            raise ConfigError("--qregress-reason says why baselines are refreshed; add --qregress-refresh")
+        return None
+    if mode not in MODES:
+        raise ConfigError(f"--qregress-refresh: unknown mode '{mode}'; {nearest(mode, MODES)}")
+    text = (reason or "").strip()
+    if not text and mode != "missing":
+        raise ConfigError(
+            f'--qregress-refresh={mode} overwrites baselines; say why, as in --qregress-reason "torch 2.14"'
+        )
+    ci = environment.get("CI", "").lower() not in _OFF
+    return Refresh(mode, text or "first record", proposed=ci)
+
+
+def write(
+    refresh: Refresh,
+    store: Store,
+    out: Path,
+    results: Sequence[CellResult],
+    by: str,
+    *,
+    waived: Sequence[Waiver],
+    images: bool,
+) -> tuple[Store, Acceptance] | None:
+    """At the end of a run: make the cells that were marked baselines, or the proposal of CI.
+
+    ``None`` where nothing was marked. Raises ``StoreError`` with one line; then the store is what it was.
+    """
+    cells = [result.id for result in results if result.accepted is not None]
+    if not cells:
+        return None
+    target = store
+    if refresh.proposed:
+        target = Store(out / PROPOSED)
+        store.copy(target.root)  # whole, so that it can take the store's place
+    with FinishedRun(out) as run:
+        found = accept(target, run, cells, Reason(by=by, why=refresh.reason), waived=waived, images=images)
+    return target, found
