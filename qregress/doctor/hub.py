@@ -25,7 +25,7 @@ def scan() -> Cache:
     except ImportError as error:
         return Cache(problem=f"huggingface_hub cannot be imported ({error})")
     try:
-        found = scan_cache_dir()
+        found = scan_cache_dir(HF_HUB_CACHE)
     except CacheNotFound:
         return Cache(str(HF_HUB_CACHE), offline=HF_HUB_OFFLINE)
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion
+from packaging.version import InvalidVersion, Version
 
 from qregress.doctor.facts import Fact
 
@@ -44,7 +44,7 @@ def _library(required: Requirement) -> Fact:
     how = f"pip install '{name}{required.specifier}'"
     try:
         version = metadata.version(name)
-        fits = required.specifier.contains(version, prereleases=True)
+        fits = required.specifier.contains(Version(version), prereleases=True)
     except metadata.PackageNotFoundError:
         return Fact(
             name=name, state="missing", detail=f"not installed (needs {required.specifier})", how=how, named=True
