@@ -75,7 +75,9 @@ def _look(loaded: Config | QregressError) -> tuple[Cells, tuple[Section, ...]]:
 
 def _verdict(cells: Cells, problems: tuple[str, ...], sections: tuple[Section, ...], title: str) -> str:
     """The last line."""
-    able = f"{cells.here} of {cells.total} cells of {title} can run here" if title else "no configuration"
+    able = (
+        f"{cells.here} of {cells.total} cells of {title} can run here" if title else "the configuration cannot be read"
+    )
     if problems:
         return f"{len(problems)} problem{'s' * (len(problems) > 1)}: {', '.join(problems)}; {able}"
     first = [f"{fact.name} ({fact.cost})" for section in sections for fact in section.facts if fact.state == "later"]

@@ -127,7 +127,7 @@ def test_unreadable_configuration(name: str, project: Path, capsys: pytest.Captu
     MISTAKES[name].write(project / "qregress.toml")
     diagnosis = doctor(capsys)
     found = facts(diagnosis)
-    assert (diagnosis.code, diagnosis.verdict) == (4, "1 problem: configuration; no configuration")
+    assert (diagnosis.code, diagnosis.verdict) == (4, "1 problem: configuration; the configuration cannot be read")
     assert found["configuration"].detail.startswith(f"{project / 'qregress.toml'}: {MISTAKES[name].key}")
     assert len(found["configuration"].detail.splitlines()) == 1
     assert found["quanto on cpu"].detail.startswith("float8, int8")
