@@ -57,22 +57,32 @@ class _Waiver(msgspec.Struct, forbid_unknown_fields=True):
     expires: dt.date
 
 
+Kept = Literal["images", "hash", "none"]
+
+
 class _Baselines(msgspec.Struct, forbid_unknown_fields=True):
     path: str | None = None
-    store: Literal["images", "hash"] = "images"
-    noise: bool = True
+    store: Kept = "images"
 
 
 class Baselines(msgspec.Struct, frozen=True):
-    """Where baselines are (``None``: ``baselines/`` in the root), and what is kept there.
+    """Where baselines are (``None``: ``baselines/`` in the root), and what is kept of references.
 
-    ``images``: those of references. ``noise``: whether the noise floor of a cell without a baseline is measured, which
-    takes six images; without it a baseline has only the floors of ``judge/noise.py``.
+    ``images``: their images too; ``hash``: digests only; ``none``: there are no baselines, cells have budgets alone.
     """
 
     path: Path | None = None
-    images: bool = True
-    noise: bool = True
+    store: Kept = "images"
+
+    @property
+    def used(self) -> bool:
+        """Whether cells are compared with the past."""
+        return self.store != "none"
+
+    @property
+    def images(self) -> bool:
+        """Whether references' images are kept."""
+        return self.store == "images"
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -378,7 +388,7 @@ class _Loader:
     def baselines(self, raw: dict[str, Any]) -> Baselines:
         table: _Baselines = self.convert("baselines", raw.get("baselines", {}), _Baselines)
         path = (self.path.parent / table.path).resolve() if table.path is not None else None
-        return Baselines(path=path, images=table.store == "images", noise=table.noise)
+        return Baselines(path=path, store=table.store)
 
     def run(self, raw: dict[str, Any]) -> Run:
         table: _Run = self.convert("run", raw.get("run", {}), _Run)

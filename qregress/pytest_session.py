@@ -173,6 +173,10 @@ class PytestSession:
         Raises ``UsageError``: better before an hour of measuring than after it.
         """
         store = self._session.store
+        if not self._session.config.baselines.used:
+            if self._refresh is not None:
+                raise pytest.UsageError('[baselines] store = "none": there are no baselines to refresh')
+            return
         try:
             store.check(writable=self._refresh is not None and not self._refresh.proposed)
             damaged = [text for key, text in store.damage().items() if key.cell in cells]
@@ -270,7 +274,7 @@ class PytestSession:
                     waived=self._session.config.waivers,
                     images=self._session.config.baselines.images,
                 )
-            if full:
+            if full and self._session.config.baselines.used:
                 self._orphans = [key for key in self._session.store.places() if key.cell not in self._cells]
         except QregressError as error:
             hint = f"; the run is kept: qregress accept {self.root} --reason …" if marked else ""

@@ -76,11 +76,13 @@ class Session:
     def _judge(self, cell: Cell) -> CellResult:
         record = self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
-        past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
+        past = None
+        if self.config.baselines.used:
+            past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
         result = self._held(cell, record, reference, past)
         if self._wants_noise(record, result):
             record = self._with_noise(cell, record)
-        if self._refresh is not None:
+        if self._refresh is not None and past is not None:
             result = self._refreshed(self._refresh, cell, record, reference, past, result)
         if record.images:
             folder = self.folder.cell(cell.id)
@@ -88,14 +90,14 @@ class Session:
         self.folder.write_result(result)
         return result
 
-    def _held(self, cell: Cell, record: Record, reference: Record | None, past: History) -> CellResult:
+    def _held(self, cell: Cell, record: Record, reference: Record | None, past: History | None) -> CellResult:
         """Held against its limits and what was accepted."""
         limits = self.config.budgets.of(cell.id)
         return judge(record, reference, limits, history=past, waived=self.config.waivers)
 
     def _wants_noise(self, record: Record, result: CellResult) -> bool:
         """Whether this record may become a baseline: there is none, or a refresh is to replace it."""
-        if record.status != "ran" or not self.config.baselines.noise:
+        if record.status != "ran" or not self.config.baselines.used:
             return False
         return self._refresh is not None or any(check.verdict == "new" for check in result.checks)
 
@@ -181,8 +183,9 @@ class Session:
         """The latency ratios between which this cell's samples must decide."""
         limit = self.config.budgets.of(cell.id).get("latency")
         budget = (limit.value,) if limit is not None and limit.relative else ()
-        kind = self.device.partition(":")[0]
-        return (*budget, *accepted_latencies(self.store, cell.id, kind))
+        if not self.config.baselines.used:
+            return budget
+        return (*budget, *accepted_latencies(self.store, cell.id, self.device.partition(":")[0]))
 
     @staticmethod
     def _crashed(cell: Cell, message: str, log: str | None, seconds: float = 0.0) -> Record:

@@ -22,6 +22,8 @@ weights = { transformer = "int8", text_encoder = "int8" }
 prompts = ["a small red circle", "a large blue square"]
 [budgets]
 lpips = 0.05
+[baselines]
+store = "none"
 """
 
 REFERENCE, INT8, INT8_TE = "pixart/reference/bs1", "pixart/int8/bs1", "pixart/int8+te/bs1"

@@ -36,6 +36,8 @@ def act(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise ConfigError("--reason: empty; say why these become baselines")
     config, store = common.load(options)
+    if not config.baselines.used:
+        raise ConfigError(f'{config.path}: [baselines] store = "none": this configuration has no baselines')
     known = {cell.id for cell in config.cells()}
     with FinishedRun(Path(options.run)) as run:
         cells = common.chosen((result.id for result in run.run.cells), options.k)

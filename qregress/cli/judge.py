@@ -65,5 +65,5 @@ def _judged(run: FinishedRun, cell: str, config: Config, store: Store) -> CellRe
         raise ConfigError(f"{run.path}: run.json names {cell}, but there is no record of it; take the whole folder")
     pipeline, _, workload = cell.split("/")
     reference = run.record(f"{pipeline}/reference/{workload}") if record.setting != "reference" else None
-    past = history(store, record, partial(run.image, cell))
+    past = history(store, record, partial(run.image, cell)) if config.baselines.used else None
     return judge(record, reference, config.budgets.of(cell), history=past, waived=config.waivers)

@@ -87,7 +87,7 @@ def load_clip(spec: str, device: str = "cpu") -> Clip:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    model_name, tag = _open_clip_name(spec)
+    model_name, tag = open_clip_name(spec)
     try:
         model = open_clip.create_model(model_name, pretrained=tag, precision="fp32", require_pretrained=True)
         tokenize = open_clip.get_tokenizer(model_name)
@@ -106,8 +106,8 @@ def load_clip(spec: str, device: str = "cpu") -> Clip:
     return Clip(model.eval().requires_grad_(requires_grad=False).to(device), tokenize, preprocess, weights, device)
 
 
-def _open_clip_name(spec: str) -> tuple[str, str | None]:
-    """Name and pretrained tag as open_clip wants them."""
+def open_clip_name(spec: str) -> tuple[str, str | None]:
+    """Name and pretrained tag as open_clip wants them. Raises ``MetricError`` for one that open_clip does not have."""
     if spec == POCKET_CLIP:
         folder = Path(str(files("qregress"))) / "zoo" / "clip"
         if not (folder / "open_clip_config.json").is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
+import msgspec
 import torch
 
 from qregress.errors import nearest
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-__all__ = ["NAMES", "Lpips", "load_lpips"]
+__all__ = ["NAMES", "Backbone", "Lpips", "backbone", "load_lpips"]
 
 _SMALLEST = 32  # px a side: below it AlexNet's and SqueezeNet's last pools have nothing left to pool
 _BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
@@ -74,13 +75,29 @@ def load_lpips(name: str, device: str = "cpu") -> Lpips:
     return Lpips(distance, weights, device)
 
 
+class Backbone(msgspec.Struct, frozen=True):
+    """Torchvision's weights under one of torchmetrics' names: origin, cached file, size (0: unknown)."""
+
+    url: str
+    file: Path
+    mebibytes: float
+
+
+def backbone(name: str) -> Backbone:
+    """The backbone of ``alex``, ``vgg`` or ``squeeze``, cached or not; a file's name has its SHA-256's start."""
+    import torchvision
+
+    weights = getattr(torchvision.models, _BACKBONES[name]).DEFAULT
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
+    return Backbone(str(weights.url), file, float(weights.meta.get("_file_size", 0)))
+
+
 def _torchmetrics(name: str) -> LearnedPerceptualImagePatchSimilarity:
     """Torchmetrics' LPIPS on the CPU; whatever keeps its backbone from loading becomes one line."""
-    import torchvision
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    url = str(getattr(torchvision.models, _BACKBONES[name]).DEFAULT.url)
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    known = backbone(name)
+    url, file = known.url, known.file
     net_type = cast("Literal['alex', 'vgg', 'squeeze']", name)
     was_there = file.is_file()
     try:

@@ -6,17 +6,16 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import ninja
 import torch
 from optimum.quanto import QTensor, freeze, qfloat8, qint2, qint4, qint8, quantize
 from torch import nn
 
+from qregress.quantize import extensions
+
 _TYPES = {"float8": qfloat8, "int8": qint8, "int4": qint4, "int2": qint2}
 _NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
-#: Packed types: their weights are unpacked by an extension that quanto compiles on first use.
-_PACKED = frozenset({"int4", "int2"})
 
 
 class Quanto:
@@ -35,21 +34,19 @@ class Quanto:
         return missing
 
     def _build(self, weights: set[str], say: Callable[[str], None]) -> str | None:
-        packed = sorted(_PACKED.intersection(weights))
+        packed = sorted(extensions.CPP.weights.intersection(weights))
         if not packed:
             return None
-        from optimum.quanto.library.extensions.cpp import ext
-
         what = f"{' and '.join(packed)} weights need optimum-quanto's C++ extension"
         if shutil.which("ninja") is None:
             # The package's own is on PATH in an activated environment only. One that is there stays the one that is
             # used: another version of ninja would not know the log of what is built, and build it again.
             os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), ninja.BIN_DIR])
-        built = Path(ext.build_directory) / "pytorch_version.txt"
-        if not built.exists():
-            if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-                return f"{what}: no C++ compiler found; install one (Debian: apt-get install g++)"
-            say("building optimum-quanto's C++ extension, once (about 45 s on two cores)")
+        if not extensions.is_built(extensions.CPP):
+            tool = extensions.lacking(extensions.CPP)
+            if tool is not None:
+                return f"{what}: no {tool.name} found; {tool.how}"
+            say(f"building optimum-quanto's C++ extension, once ({extensions.CPP.cost})")
         try:
             torch.ops.quanto.unpack(torch.zeros(8, dtype=torch.uint8), 4)
         except (RuntimeError, OSError, ImportError) as error:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from PIL import Image
 
-from qregress.matrix import Cell
+from qregress.matrix import Cell, canonical
 from qregress.produce.client import Crash, OnEvent
 from qregress.produce.protocol import Options, Say
-from qregress.record import Fingerprint, Memory, Record, Scores, Timing
+from qregress.record import Asked, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing
 from qregress.store.run import RunFolder
 
 HERE = Path(__file__).parent
@@ -53,6 +54,14 @@ class FakeProducer:
             self._write(cell, cell.reference_id, "reference", {})
         self._write(cell, cell.id, cell.setting.name, mine)
 
+    def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:  # noqa: ARG002
+        """Nothing that may not matter has moved anything."""
+        record = self._folder.record(cell.id)
+        assert record is not None
+        still = (0.0,) * len(record.prompts)
+        noise = Noise(variants=(NoiseVariant(name="again", lpips=still, clip=still, latents=still, pixels=still),))
+        self._folder.write_record(msgspec.structs.replace(record, noise=noise))
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -64,7 +73,14 @@ class FakeProducer:
             Image.new("RGB", (8, 8), "red").save(folder / name)
         reference, count, pairs = setting == "reference", len(names), mine.get("pairs", 6)
         here = Fingerprint(
-            python="3", platform="test", device="cpu", device_name="none", device_bytes=0, threads=1, packages={}
+            python="3",
+            platform="test",
+            device="cpu",
+            device_name="none",
+            device_bytes=0,
+            threads=1,
+            packages={},
+            device_class=mine.get("device_class", "cpu-test"),
         )
         record = Record(
             id=cell_id,
@@ -92,6 +108,15 @@ class FakeProducer:
                 clip_reference=() if reference else (30.5,) * count,
             ),
             fingerprint=here,
+            latents_sha256=mine.get("latents", "0" * 64),
+            images_sha256=mine.get("images", "1" * 64),
+            asked=Asked(
+                source_sha256=mine.get("source", "2" * 64),
+                call={},
+                setting=canonical(cell.setting) if not reference else {},
+                workload=canonical(cell.workload),
+                initial_sha256="3" * 64,
+            ),
         )
         self._folder.write_record(record)
 

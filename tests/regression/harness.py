@@ -20,6 +20,8 @@ HEAD = """
 source = "pocket:pixart-sigma"
 [workloads.bs1]
 count = 2
+[baselines]
+store = "none"
 [run]
 latency_pairs = {pairs}
 latency_time = "1 ms"

@@ -1,0 +1,36 @@
+"""What ``qregress init`` writes."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+TEST = '''def test_quantized(qregress_cell):
+    """Run and judge one cell of qregress.toml."""
+    qregress_cell.check()
+'''
+
+#: The option is the project's own: a plugin that added it would break every conftest.py that has one already.
+CONFTEST = '''"""``pytest --gpu``: run the cells of qregress.toml that need CUDA, on CUDA."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption(
+        "--gpu",
+        action="store_true",
+        help="run the cells that need CUDA; an error where there is none",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand it on to qregress."""
+    if config.getoption("--gpu"):
+        config.option.qregress_device = "cuda"
+'''
+
+
+def config() -> str:
+    """The configuration: the embedded matrix's essential tables, explained."""
+    return (resources.files("qregress") / "starter.toml").read_text(encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Which weight types run on which device. Those that need nothing compiled are tried; the others are deduced."""
+
+from __future__ import annotations
+
+import msgspec
+
+from qregress.doctor.devices import Device
+from qregress.doctor.facts import Fact, absence
+from qregress.quantize import BACKENDS, extensions, load_backend, weight_types
+
+_MARLIN = 8  # compute capability from which quanto multiplies float8 in its CUDA extension
+
+
+class Ability(msgspec.Struct, frozen=True):
+    """What a backend can do on a device. ``lacks``: weight type -> why not; ``cause``: the fact that explains all."""
+
+    backend: str
+    device: Device
+    lacks: dict[str, str]
+    cause: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its fact."""
+        return f"{self.backend} on {self.device.name}"
+
+
+def abilities(devices: list[Device]) -> list[Ability]:
+    """Each backend on each device; of several CUDA devices of one model, the first."""
+    models = {(device.kind, device.model): device for device in reversed(devices)}
+    chosen = [device for device in devices if device in models.values()]
+    return [_ability(backend, device) for device in chosen for backend in BACKENDS]
+
+
+def _ability(backend: str, device: Device) -> Ability:
+    extension = extensions.NEEDED.get((backend, device.kind))
+    compiled = extension.weights if extension is not None else frozenset()
+    if not _has_marlin(device):
+        compiled -= {"float8"}
+    lacks: dict[str, str] = {}
+    tried = _try(backend, [kind for kind in weight_types(backend) if kind not in compiled], device.name)
+    if tried is not None:
+        return Ability(backend, device, dict.fromkeys(weight_types(backend), tried))
+    tool = extensions.lacking(extension) if extension is not None else None
+    if extension is not None and tool is not None:
+        lacks = dict.fromkeys(sorted(compiled), f"no {tool.name} to build optimum-quanto's {extension.name} with")
+    return Ability(backend, device, lacks, tool.name if tool is not None else "")
+
+
+def _has_marlin(device: Device) -> bool:
+    import torch
+
+    return device.kind == "cuda" and torch.cuda.get_device_capability(device.name)[0] >= _MARLIN
+
+
+def _try(backend: str, weights: list[str], device: str) -> str | None:
+    """Import a backend and quantize a small layer with each of these types; what went wrong, in one line."""
+    try:
+        return load_backend(backend).prepare(weights, device, lambda _: None)
+    except Exception as error:  # noqa: BLE001 - libraries that do not fit each other raise anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def facts(found: list[Ability], named: dict[tuple[str, str], set[str]]) -> tuple[Fact, ...]:
+    """A fact for each; ``named``: backend and kind of device -> the weight types that the configuration asks for."""
+    return tuple(_fact(ability, named.get((ability.backend, ability.device.kind), set())) for ability in found)
+
+
+def _fact(ability: Ability, named: set[str]) -> Fact:
+    runs = ", ".join(kind for kind in weight_types(ability.backend) if kind not in ability.lacks) or "nothing"
+    reasons: dict[str, list[str]] = {}
+    for kind, reason in ability.lacks.items():
+        reasons.setdefault(reason, []).append(kind)
+    if not reasons:
+        return Fact(name=ability.name, state="ok", detail=runs, named=bool(named))
+    detail = "; ".join([runs, *(f"not {', '.join(kinds)}: {reason}" for reason, kinds in reasons.items())])
+    state = absence(named=not named.isdisjoint(ability.lacks))
+    how = "" if ability.cause else f"python -c 'import {BACKENDS[ability.backend][0]}' shows the whole error"
+    return Fact(name=ability.name, state=state, detail=detail, how=how, named=bool(named), cause=ability.cause)
