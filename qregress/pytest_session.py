@@ -56,7 +56,7 @@ class CellHandle:
         if result.verdict in ("fail", "crashed") or (result.verdict == "waived" and not waived):
             pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
         if self._session.require and any(verdict in UNDECIDED for verdict in verdicts(result)):
-            pytest.fail(terminal.undecided(result, UNDECIDED), pytrace=False)
+            pytest.fail(terminal.undecided(result), pytrace=False)
         if waived:
             pytest.xfail(terminal.waived(result))
         if result.verdict == "not-run":

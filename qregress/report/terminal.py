@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -62,9 +61,9 @@ def waived(result: CellResult) -> str:
     return "; ".join(f"{check.name}: {check.why}" for check in result.checks if check.verdict == "waived")
 
 
-def undecided(result: CellResult, verdicts: Collection[str]) -> str:
+def undecided(result: CellResult) -> str:
     """Why nothing was decided."""
-    why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict in verdicts]
+    why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict in UNDECIDED]
     return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
 
 

@@ -22,7 +22,7 @@ def finished(project: Project) -> Project:
 def test_run_json(finished: Project) -> None:
     """Given a run, then ``run.json`` has its schema, fingerprint, times and cells in the matrix's order."""
     run = finished.raw_results()
-    assert run["schema"] == 1
+    assert run["schema"] == 2
     assert run["fingerprint"]["device"] == "cpu"
     assert run["complete"] is True
     assert run["started"] <= run["finished"]

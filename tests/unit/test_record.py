@@ -134,7 +134,7 @@ def test_fields_are_named_in_errors(tmp_path: Path) -> None:
 def test_records_are_plain_json() -> None:
     """Given a record, when another program parses it, then it starts with the schema and the id."""
     raw = msgspec.json.decode(encode(make_record()))
-    assert (raw["schema"], raw["id"]) == (1, INT8)
+    assert (raw["schema"], raw["id"]) == (2, INT8)
 
 
 def test_records_cannot_be_changed() -> None:
