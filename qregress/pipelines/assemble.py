@@ -133,9 +133,8 @@ def check_apart(made: DiffusionPipeline, other: DiffusionPipeline) -> None:
 
     The second call was for another dtype: what it did to them, it did to the reference of all cells before.
     """
-    roles = family(known_class(type(made)))
-    for name in (roles.denoiser, *roles.text_encoders):
-        if getattr(made, name) is not None and getattr(made, name) is getattr(other, name):
+    for name, part in made.components.items():
+        if isinstance(part, torch.nn.Module) and part is other.components.get(name):
             raise FactoryError(
                 f"the factory returned the same {name} twice, for two dtypes; make a new one in every call"
             )
