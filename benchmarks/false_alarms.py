@@ -1,7 +1,7 @@
 """Clean runs against an accepted baseline: how often is anything but green said of a machine on which nothing changed?
 
-``python benchmarks/false_alarms.py [--runs 20] [--log docs/false-alarms.md]``: one run is accepted, the others are held
-against it. Any failed check is a false alarm. Runs are whole processes, as in CI; nothing of a run is kept for the next.
+``python benchmarks/false_alarms.py [--runs 20] [--log docs/false-alarms.md]``: one run is accepted, the others are
+held against it. Any failed check is a false alarm. Runs are whole processes, as in CI.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     report = [
         "# False alarms",
         "",
-        f"{options.runs} runs of four cells against one accepted run, nothing changed in between: "
+        f"{options.runs} runs of four cells against one accepted run, with nothing changed in between:",
         f"**{alarms} false alarms in {cells} cells**.",
         "",
         f"`python benchmarks/false_alarms.py --runs {options.runs}` on {where}; {packages}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
@@ -16,13 +17,11 @@ from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
 from qregress.judge.waivers import Waiver
-from qregress.matrix import REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
+from qregress.matrix import DEVICES, NAME, REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
 from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
 from qregress.quantize import BACKENDS, weight_types
 
-DEVICES = ("cpu", "cuda")
 DTYPES: tuple[str, ...] = get_args(DType)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 
 class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,16 +145,21 @@ def baselines_folder(config: Config, given: str | None, root: Path) -> Path:
     return config.baselines.path if config.baselines.path is not None else root / "baselines"
 
 
-def load(path: Path) -> Config:
-    """Read and validate a configuration. Raises ``ConfigError`` (or ``SourceError``) with one line."""
-    return _Loader(path).load()
+def load(path: Path, factories: Sequence[Pipeline] = ()) -> Config:
+    """Read and validate a configuration. Raises ``ConfigError`` (or ``SourceError``) with one line.
+
+    ``factories``: registered pipelines (see ``pipelines.registered``), which join those of the file. Where the file is
+    the embedded one they take the place of its pipeline, and of its budgets, which were measured on that.
+    """
+    return _Loader(path, factories).load()
 
 
 class _Loader:
     """One reading of one file, so that every error can name it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, factories: Sequence[Pipeline]) -> None:
         self.path = path
+        self.factories = tuple(factories)
 
     def fail(self, key: str, message: str) -> NoReturn:
         raise ConfigError(f"{self.path}: {key}: {message}" if key else f"{self.path}: {message}")
@@ -166,16 +170,23 @@ class _Loader:
         for key in raw:
             if key not in known:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
+        if self.factories and self.path == embedded_path():
+            raw = {key: table for key, table in raw.items() if key not in ("pipelines", "budgets")}
         chosen = self.tables(raw, "pipelines", _Pipeline)
-        if not chosen:
+        for factory in self.factories:
+            if factory.name in chosen:
+                origin = f"@qregress.pipeline in {factory.factory.file}" if factory.factory else factory.source
+                self.fail(f"pipelines.{factory.name}", f"the name is taken by {origin}; choose another for one of them")
+        if not chosen and not self.factories:
             self.fail(
                 "pipelines",
-                'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma"',
+                'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma", '
+                "or register one with @qregress.pipeline in conftest.py",
             )
         settings = tuple(self.setting(name, table) for name, table in self.tables(raw, "settings", _Setting).items())
         tables = self.tables(raw, "workloads", _Workload) or {"bs1": _Workload()}
         workloads = tuple(self.workload(name, table) for name, table in tables.items())
-        loaded = tuple(self.pipeline(name, table) for name, table in chosen.items())
+        loaded = (*(self.pipeline(name, table) for name, table in chosen.items()), *self.factories)
         for pipeline in loaded:
             self.components(pipeline, settings)
         cells = product(loaded, settings, workloads)
@@ -220,7 +231,7 @@ class _Loader:
         if not isinstance(value, dict):
             self.fail(section, f"expected tables like [{section}.NAME], found {type(value).__name__}")
         for name in value:
-            if not _NAME.match(name):
+            if not NAME.match(name):
                 self.fail(f"{section}.{name!r}", "a name is made of letters, digits, '.', '_', '+' and '-'")
         return {name: self.convert(f"{section}.{name}", table, kind) for name, table in value.items()}
 
@@ -272,8 +283,13 @@ class _Loader:
         )
 
     def components(self, pipeline: Pipeline, settings: tuple[Setting, ...]) -> None:
-        """Every component that a setting quantizes exists in the pipeline."""
-        names = pipelines.check(pipeline.source).components
+        """Every component that a setting quantizes exists in the pipeline.
+
+        The embedded settings are nobody's wish: a factory gets those that it has the components for.
+        """
+        names = pipelines.components(pipeline)
+        if names is None or (pipeline.factory is not None and self.path == embedded_path()):
+            return
         for setting in settings:
             for component in setting.weights:
                 if component not in names:

@@ -34,6 +34,10 @@ class ProduceError(QregressError):
     """A cell could not be produced; ends that cell, not the run."""
 
 
+class FactoryError(ProduceError):
+    """A registered factory failed, or returned what cannot be a reference. Its cause, if any, is the user's own."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Say what is allowed, and the nearest name where one is near: the tail of an error message."""
     names = sorted(allowed)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
+
+DEVICES = ("cpu", "cuda")
+#: What pipelines, settings and workloads may be called.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 DType = Literal["float16", "bfloat16", "float32"]
 
@@ -26,17 +31,32 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
+class Factory(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a worker finds a function registered with ``@qregress.pipeline``.
+
+    ``module`` and ``file``: of the module whose import registers it. ``search``: the import path of the process that
+    registered it. ``components``: those that settings may quantize, ``None`` where it does not say.
+    """
+
+    module: str
+    file: str
+    search: tuple[str, ...]
+    components: tuple[str, ...] | None
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """A pipeline under test: a name and where it comes from.
 
-    ``source`` is ``pocket:NAME`` (trained, inside the package) or ``path:FOLDER`` (a local Diffusers folder). ``call``
-    holds arguments of every pipeline call.
+    ``source`` is ``pocket:NAME`` (trained, inside the package), ``path:FOLDER`` (a local Diffusers folder) or
+    ``factory:NAME`` (a registered function, with ``factory``). ``call`` holds arguments of every pipeline call; those
+    of a factory may be of any type and stay with it.
     """
 
     name: str
     source: str
     devices: tuple[str, ...]
     call: dict[str, Any] = msgspec.field(default_factory=dict)
+    factory: Factory | None = None
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +120,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]) -> list[Cell]:
-    """All cells in a stable order: by pipeline and workload, the reference first, then settings as configured."""
+    """All cells in a stable order: by pipeline and workload, the reference first, then settings as configured.
+
+    A factory that says which components it has gets the settings that need no other.
+    """
     chosen = [Setting(name=REFERENCE), *settings]
     ordered = sorted(workloads, key=lambda workload: workload.name)
     return [
@@ -108,4 +131,9 @@ def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workload
         for pipeline in sorted(pipelines, key=lambda pipeline: pipeline.name)
         for workload in ordered
         for setting in chosen
+        if _has(pipeline.factory, setting)
     ]
+
+
+def _has(factory: Factory | None, setting: Setting) -> bool:
+    return factory is None or factory.components is None or set(setting.weights) <= set(factory.components)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from qregress import registry
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -31,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qregress-reason", metavar="TEXT", help="why; kept with the baselines")
     add("--qregress-require", action="store_true", default=None, help="a cell not run or not judged is a failure")
     add("--qregress-inprocess", action="store_true", default=None, help="no worker process, for --pdb")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Pipelines that a conftest.py registers are this run's alone, however many runs a process has."""
+    early_config.add_cleanup(registry.remember())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from qregress import config as configuration
+from qregress import pipelines
 from qregress.errors import ConfigError, QregressError, StoreError
-from qregress.matrix import Cell
+from qregress.matrix import DEVICES, Cell
 from qregress.plugin import FIXTURE
 from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
@@ -77,7 +78,8 @@ class PytestSession:
         try:
             given = self._option("qregress_config")
             path = Path(given) if given else configuration.find(config.rootpath)
-            loaded = configuration.load(path)
+            self._registered = pipelines.registered()
+            loaded = configuration.load(path, self._registered)
             device = self._device()
             self._refresh = refresh.parse(self._option("qregress_refresh"), self._option("qregress_reason"))
         except QregressError as error:
@@ -133,7 +135,7 @@ class PytestSession:
 
             return "cuda" if torch.cuda.is_available() else "cpu"
         kind, _, index = device.partition(":")
-        if kind not in configuration.DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
             raise ConfigError(f"--qregress-device: unknown device '{device}'; allowed: auto, cpu, cuda, cuda:N")
         return str(device)
 
@@ -147,6 +149,7 @@ class PytestSession:
 
     def select(self, items: list[pytest.Item]) -> None:
         """Deselect cells of other devices, and make the results' folder ready where cells will run."""
+        self._check_registered()
         kept: list[pytest.Item] = []
         gone: list[pytest.Item] = []
         for item in items:
@@ -186,11 +189,26 @@ class PytestSession:
             more = f" (and {len(damaged) - 1} more: qregress orphans lists them)" if len(damaged) > 1 else ""
             raise pytest.UsageError(f"{damaged[0]}{more}")
 
+    def _check_registered(self) -> None:
+        """No pipeline was registered after the matrix was made: it would be missing from it without a word."""
+        known = {pipeline.name for pipeline in self._registered}
+        try:
+            late = [pipeline for pipeline in pipelines.registered() if pipeline.name not in known]
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
+        for pipeline in late:
+            file = pipeline.factory.file if pipeline.factory is not None else pipeline.source
+            raise pytest.UsageError(
+                f"{file}: pytest reads it too late for the matrix to have pipeline '{pipeline.name}'; "
+                f"register it in {self._config.rootpath / 'conftest.py'}"
+            )
+
     def _announce(self, count: int) -> None:
         """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
         path = self._session.config.path
         if path == configuration.embedded_path():
-            what = f"the embedded matrix, as there is no qregress.toml in {self._config.rootpath}"
+            part = "settings" if self._registered else "matrix"
+            what = f"the embedded {part}, as there is no qregress.toml in {self._config.rootpath}"
         else:
             what = str(path)
         line = f"{what}: {count} cells on {self._session.device}"

@@ -12,6 +12,7 @@ from typing import TypedDict
 from qregress import config as configuration
 from qregress.config import Config
 from qregress.errors import ConfigError
+from qregress.pipelines import factories
 from qregress.store.baselines import Store
 
 
@@ -29,7 +30,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def load(options: argparse.Namespace) -> tuple[Config, Store]:
     """Today's configuration and its baselines. Raises ``ConfigError``."""
     path = Path(options.config) if options.config else configuration.find(Path.cwd())
-    config = configuration.load(path)
+    config = configuration.load(path, factories.of_folder(Path.cwd()))
     return config, Store(configuration.baselines_folder(config, options.baselines, Path.cwd()))
 
 

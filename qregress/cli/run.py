@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qregress import registry
+from qregress.pipelines import factories
 from qregress.plugin import FIXTURE, KEY
 from qregress.report.progress import Display
 
@@ -66,7 +68,8 @@ def act(options: argparse.Namespace) -> int:
     arguments += ["--qregress-inprocess"] if options.inprocess else []
     arguments += ["-x"] if options.exitfirst else []
     arguments += ["-k", options.k] if options.k else []
-    with display:
+    with display, registry.scope():
+        factories.import_conftest(Path.cwd())
         code = pytest.main(arguments, plugins=[_Named(display), reporter])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and options.k:
         print(f"no cell was run: none that this device runs matches -k {options.k!r}", file=sys.stderr)

@@ -15,6 +15,7 @@ from qregress.doctor import abilities, compilers, devices, hub, matrix, packages
 from qregress.doctor.facts import Cells, Diagnosis, Fact, Section
 from qregress.doctor.matrix import Needs
 from qregress.errors import QregressError
+from qregress.pipelines import factories
 
 _USAGE_ERROR = 4
 _UNREADABLE = "configuration"
@@ -41,7 +42,7 @@ def examine(path: Path) -> Diagnosis:
 
 def _load(path: Path) -> Config | QregressError:
     try:
-        return configuration.load(path)
+        return configuration.load(path, factories.of_folder(Path.cwd()))
     except QregressError as error:
         return error
 

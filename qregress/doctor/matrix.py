@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from qregress.config import DEVICES, Config, embedded_path
+from qregress.config import Config, embedded_path
 from qregress.doctor.abilities import Ability
 from qregress.doctor.facts import Cells, Fact
-from qregress.matrix import Cell
+from qregress.matrix import DEVICES, Cell
 
 
 class Needs(msgspec.Struct, frozen=True):

@@ -6,12 +6,16 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from qregress.errors import ConfigError, nearest
-from qregress.pipelines import path, pocket
+from qregress.matrix import Pipeline
+from qregress.pipelines import factories, path, pocket
+from qregress.pipelines.factories import registered
 from qregress.pipelines.families import family
 from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+__all__ = ["SOURCES", "builtin_prompts", "check", "components", "find", "load", "registered"]
 
 #: Scheme of a source -> what finds its files.
 SOURCES = {"pocket": pocket.find, "path": path.find}
@@ -34,11 +38,22 @@ def check(source: str) -> Folder:
     return folder
 
 
-def load(source: str, dtype: str, device: str) -> DiffusionPipeline:
-    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
-    from qregress.pipelines.assemble import load_folder
+def find(pipeline: Pipeline) -> Folder | factories.Made:
+    """What a pipeline is loaded from: its files, checked, or its registered function. Raises as both do."""
+    return check(pipeline.source) if pipeline.factory is None else factories.find(pipeline)
 
-    return load_folder(check(source), dtype, device)
+
+def components(pipeline: Pipeline) -> tuple[str, ...] | None:
+    """The components that settings may quantize; ``None`` where that is not known before it is loaded."""
+    return check(pipeline.source).components if pipeline.factory is None else pipeline.factory.components
+
+
+def load(source: str | Folder | factories.Made, dtype: str, device: str) -> DiffusionPipeline:
+    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
+    from qregress.pipelines.assemble import load_folder, load_made
+
+    found = check(source) if isinstance(source, str) else source
+    return load_folder(found, dtype, device) if isinstance(found, Folder) else load_made(found, dtype, device)
 
 
 def builtin_prompts() -> tuple[str, ...]:

@@ -9,8 +9,9 @@ import diffusers
 import torch
 from diffusers.utils import deprecation_utils
 
-from qregress.errors import SourceError
-from qregress.pipelines.families import family
+from qregress.errors import ConfigError, FactoryError, SourceError, nearest
+from qregress.pipelines.factories import Made
+from qregress.pipelines.families import family, known_class
 from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
@@ -54,17 +55,60 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     return pipeline.to(device)
 
 
-def check_plain(origin: str, name: str, module: torch.nn.Module, compute: torch.dtype) -> None:
-    """Raise ``SourceError`` for quantized weights and another dtype: such a reference makes every cell look good."""
+def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
+    """Call a registered factory and check what it returns, as for a folder.
+
+    Its modules are put into evaluation mode, as ``from_pretrained`` does: dropout would make every call another one.
+    Raises ``FactoryError`` with one line for whatever goes wrong in it, ``SourceError`` for quantized weights.
+    """
+    compute = getattr(torch, dtype)
+    try:
+        pipeline = made.function(compute, device)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise FactoryError(f"{made.origin}: raised {type(error).__name__}: {text[:300]}") from error
+    kind = type(pipeline).__name__
+    if not isinstance(pipeline, diffusers.DiffusionPipeline):
+        raise FactoryError(f"{made.origin}: returned {kind}; expected an unquantized DiffusionPipeline")
+    try:
+        roles, parts = family(known_class(type(pipeline))), pipeline.components
+    except ConfigError as error:
+        raise FactoryError(f"{made.origin}: {error}") from None
+    except ValueError as error:
+        told = f"{made.origin}: {kind} is no class as diffusers wants it"
+        raise FactoryError(f"{told}: arguments that are no components need a default") from error
+    modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+    for name in made.components or ():
+        if name not in modules:
+            raise FactoryError(f"{made.origin}: returned no component '{name}'; {nearest(name, modules)}")
+    for name, module in modules.items():
+        role = name in (roles.denoiser, *roles.text_encoders)
+        check_plain(made.origin, name, module, compute if role else None, "the factory was to use its argument")
+        module.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def check_plain(
+    origin: str,
+    name: str,
+    module: torch.nn.Module,
+    compute: torch.dtype | None,
+    blame: str = "diffusers ignored the dtype",
+) -> None:
+    """Raise ``SourceError`` for quantized weights and another dtype: such a reference makes every cell look good.
+
+    ``compute``: the dtype that most of its weights must have, or ``None`` for any.
+    """
     elements: Counter[torch.dtype] = Counter()
     for parameter in module.parameters():
         if type(parameter.data) is not torch.Tensor:
             kind = type(parameter.data).__name__
             raise SourceError(f"{origin}: {name} is quantized already ({kind}); name an unquantized pipeline")
         elements[parameter.dtype] += parameter.numel()
-    found = elements.most_common(1)[0][0]
-    if found != compute:
-        raise SourceError(f"{origin}: {name} was loaded as {found}, not as {compute}; diffusers ignored the dtype")
+    found = elements.most_common(1)[0][0] if elements else compute
+    if compute not in (None, found):
+        raise SourceError(f"{origin}: {name} was loaded as {found}, not as {compute}; {blame}")
 
 
 def sample_size(pipeline: DiffusionPipeline, class_name: str) -> int:
@@ -82,3 +126,15 @@ def initial_latents(pipeline: DiffusionPipeline, class_name: str, height: int, w
     factor = pipeline.vae_scale_factor
     shape = (1, denoiser.config.in_channels, height // factor, width // factor)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+def check_apart(made: DiffusionPipeline, other: DiffusionPipeline) -> None:
+    """Raise ``FactoryError`` where two calls of a factory returned the same modules.
+
+    The second call was for another dtype: what it did to them, it did to the reference of all cells before.
+    """
+    for name, part in made.components.items():
+        if isinstance(part, torch.nn.Module) and part is other.components.get(name):
+            raise FactoryError(
+                f"the factory returned the same {name} twice, for two dtypes; make a new one in every call"
+            )

@@ -20,6 +20,18 @@ FAMILIES = {
 }
 
 
+def known_class(cls: type) -> str:
+    """The name in the table of a class or of its nearest base: a class of one's own has the roles of what it extends.
+
+    Raises ``ConfigError`` where there is none.
+    """
+    for base in cls.__mro__:
+        if base.__name__ in FAMILIES:
+            return base.__name__
+    known = nearest(cls.__name__, FAMILIES)
+    raise ConfigError(f"unknown pipeline class {cls.__name__}, as are the classes that it extends; {known}")
+
+
 def family(class_name: str) -> Family:
     """Roles of a pipeline class. Raises ``ConfigError`` for one that is not in the table."""
     if class_name not in FAMILIES:

@@ -17,19 +17,27 @@ _SMALLEST_HEADER = 2  # {}
 _HEADER_LIMIT = 100 * 1024**2  # the limit of the safetensors format itself
 
 
-class Folder(msgspec.Struct, frozen=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of any pipeline before it is loaded.
+
+    ``call``: arguments that every pipeline call needs. ``trained``: whether its images mean anything.
+    """
+
+    call: dict[str, Any] = {}
+    trained: bool = True
+
+
+class Folder(Source, frozen=True, kw_only=True):
     """A pipeline's files.
 
     ``components``: those with weights, so those that can be quantized. ``shared``: components whose files lie
-    elsewhere. ``call``: arguments that every pipeline call needs. ``trained``: whether its images mean anything.
+    elsewhere.
     """
 
     path: Path
     class_name: str
     components: tuple[str, ...]
     shared: dict[str, Path] = {}
-    call: dict[str, Any] = {}
-    trained: bool = True
     default_devices: tuple[str, ...] = ("cuda",)
 
 

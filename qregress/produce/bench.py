@@ -15,8 +15,10 @@ from diffusers import DiffusionPipeline
 from qregress import pipelines
 from qregress.errors import ProduceError
 from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload, canonical
-from qregress.pipelines.assemble import initial_latents, sample_size
+from qregress.pipelines.assemble import check_apart, initial_latents, sample_size
 from qregress.pipelines.digest import source_sha256
+from qregress.pipelines.families import known_class
+from qregress.pipelines.folder import Folder
 from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
@@ -39,9 +41,8 @@ class Bench:
 
     def __init__(self, pipeline: Pipeline, options: Options, emit: Emit) -> None:
         settle()
-        folder = pipelines.check(pipeline.source)
-        self._folder = msgspec.structs.replace(folder, call=folder.call | pipeline.call)
-        self._source = pipeline.source
+        found = pipelines.find(pipeline)
+        self._source = msgspec.structs.replace(found, call=found.call | pipeline.call)
         self._options = options
         self._emit = emit
         self._out = RunFolder(Path(options.out))
@@ -49,7 +50,7 @@ class Bench:
         self._references: dict[str, tuple[Generated, torch.Tensor]] = {}
         self._last: tuple[str, DiffusionPipeline, Generated] | None = None
         self._source_sha256 = ""
-        if folder.trained:
+        if found.trained:
             scoring.load(lpips=options.lpips, clip=options.clip)  # a name that is none shows before anything has run
 
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
@@ -77,7 +78,7 @@ class Bench:
         _, pipeline, made = last
         base = None if cell.setting.is_reference else reference
         noise = measure(
-            lambda batch: generate(pipeline, self._folder, cell.workload, batch, initial),
+            lambda batch: generate(pipeline, self._source, cell.workload, batch, initial),
             record,
             made,
             base,
@@ -92,7 +93,10 @@ class Bench:
     def _load(self, dtype: str) -> DiffusionPipeline:
         """The unquantized pipeline in one compute dtype; never modified."""
         if dtype not in self._pristine:
-            self._pristine[dtype] = pipelines.load(self._source, dtype, self._options.device)
+            loaded = pipelines.load(self._source, dtype, self._options.device)
+            for other in self._pristine.values():
+                check_apart(loaded, other)
+            self._pristine[dtype] = loaded
         return self._pristine[dtype]
 
     def _run_reference(self, cell: Cell) -> Record:
@@ -105,7 +109,7 @@ class Bench:
         parts: list[Generated] = []
 
         def run(batch: range) -> None:
-            parts.append(generate(pipeline, self._folder, workload, batch, initial))
+            parts.append(generate(pipeline, self._source, workload, batch, initial))
 
         samples = []
         for index, batch in enumerate(batches):
@@ -114,7 +118,7 @@ class Bench:
         made = join(parts)
         self._references[workload.name] = made, initial
         kept = files.save_generated(self._out.cell(cell.id), made, initial)
-        trained = self._folder.trained
+        trained = self._source.trained
         return self._record(
             cell,
             start,
@@ -144,8 +148,8 @@ class Bench:
         reference = assemble(self._load("float16"), {})
         first, window = self._watch(cell, pipeline, workload.batches()[0], initial)
         passed = latency_pass(
-            lambda batch: generate(pipeline, self._folder, workload, batch, initial),
-            lambda batch: generate(reference, self._folder, workload, batch, initial),
+            lambda batch: generate(pipeline, self._source, workload, batch, initial),
+            lambda batch: generate(reference, self._source, workload, batch, initial),
             expected,
             workload,
             options,
@@ -171,7 +175,7 @@ class Bench:
                 workload.prompts,
                 lpips=options.lpips,
                 clip=options.clip,
-                trained=self._folder.trained,
+                trained=self._source.trained,
             ),
         )
 
@@ -182,13 +186,13 @@ class Bench:
 
         What it returns lies on the CPU: on a CPU that is no memory of the pipeline's, and is taken off what was left.
         """
-        steps = call_arguments(self._folder, cell.workload).get("num_inference_steps", 0)
+        steps = call_arguments(self._source, cell.workload).get("num_inference_steps", 0)
         device = self._options.device
 
         def on_step(done: int) -> None:
             self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
-        made, window = watch(lambda: generate(pipeline, self._folder, cell.workload, batch, initial, on_step), device)
+        made, window = watch(lambda: generate(pipeline, self._source, cell.workload, batch, initial, on_step), device)
         left = window.left - (0 if device.startswith("cuda") else made.nbytes)
         return made, Window(peak=window.peak, left=left)
 
@@ -199,24 +203,30 @@ class Bench:
             record = self._out.record(cell.reference_id)
             images = record.images if record is not None else ()
             made, initial = files.load_generated(self._out.cell(cell.reference_id), images)
-            generate(assemble(self._load("float16"), {}), self._folder, workload, workload.batches()[0], initial)
+            generate(assemble(self._load("float16"), {}), self._source, workload, workload.batches()[0], initial)
             self._references[workload.name] = made, initial
         return self._references[workload.name]
 
     def _initial(self, pipeline: DiffusionPipeline, workload: Workload) -> torch.Tensor:
-        name = self._folder.class_name
-        given = call_arguments(self._folder, workload)
+        name = known_class(type(pipeline))
+        given = call_arguments(self._source, workload)
         height, width = (given.get(side) or sample_size(pipeline, name) for side in ("height", "width"))
         seeds = range(workload.seed, workload.seed + len(workload.prompts))
         return torch.cat([initial_latents(pipeline, name, height, width, seed) for seed in seeds])
 
     def _asked(self, cell: Cell, initial: torch.Tensor) -> Asked:
-        """The key of a baseline; files are digested once."""
+        """The key of a baseline; a pipeline is digested once.
+
+        What a factory passes to every call may be of any type: it is part of the digest, not of the readable key.
+        """
+        from_files = isinstance(self._source, Folder)
         if not self._source_sha256:
-            self._source_sha256 = source_sha256(self._folder)
+            call = {} if from_files else self._source.call
+            made = self._source if isinstance(self._source, Folder) else self._load("float16")
+            self._source_sha256 = source_sha256(made, call)
         return Asked(
             source_sha256=self._source_sha256,
-            call=self._folder.call,
+            call=self._source.call if from_files else {},
             setting=canonical(cell.setting),
             workload=canonical(cell.workload),
             initial_sha256=files.digest(initial),

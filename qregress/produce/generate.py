@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from qregress.matrix import Workload
-from qregress.pipelines.folder import Folder
+from qregress.pipelines.folder import Source
 
 OnStep = Callable[[int], None]
 
@@ -78,20 +78,20 @@ def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Ten
         del scheduler.step
 
 
-def call_arguments(folder: Folder, workload: Workload) -> dict[str, Any]:
-    """Arguments of a pipeline call: what the folder says it needs, overruled by the workload."""
+def call_arguments(source: Source, workload: Workload) -> dict[str, Any]:
+    """Arguments of a pipeline call: what its source says it needs, overruled by the workload."""
     chosen = {
         "height": workload.height,
         "width": workload.width,
         "num_inference_steps": workload.steps,
         "guidance_scale": workload.guidance,
     }
-    return folder.call | {name: value for name, value in chosen.items() if value is not None}
+    return source.call | {name: value for name, value in chosen.items() if value is not None}
 
 
 def generate(
     pipeline: DiffusionPipeline,
-    folder: Folder,
+    source: Source,
     workload: Workload,
     batch: Sequence[int],
     latents: torch.Tensor,
@@ -109,7 +109,7 @@ def generate(
             latents=latents[list(batch)].to(device, pipeline.dtype),
             generator=[torch.Generator().manual_seed(workload.seed + index) for index in batch],
             output_type="pt",
-            **call_arguments(folder, workload),
+            **call_arguments(source, workload),
         )
     images = output[0].float().cpu()
     final = steps[-1].cpu()

@@ -8,6 +8,7 @@ import msgspec
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from qregress.errors import ProduceError, nearest
 from qregress.matrix import Setting
 from qregress.quantize import load_backend
 from qregress.quantize.coverage import Plan, manifest, plan
@@ -22,11 +23,17 @@ def modules(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
 def plans(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Plan]:
     """What the setting asks of each component; of one that it does not name, that nothing changes.
 
-    A pattern has a meaning if any of the named components has such a module.
+    A pattern has a meaning if any of the named components has such a module. Raises ``ProduceError`` where the pipeline
+    has no such component, as a registered factory need not say which it has.
     """
     backend = load_backend(setting.backend)
+    parts = modules(pristine)
+    for component in setting.weights:
+        if component not in parts:
+            asked = f"setting '{setting.name}' quantizes '{component}'"
+            raise ProduceError(f"{asked}, which the pipeline does not have; {nearest(component, parts)}")
     found = {}
-    for name, module in modules(pristine).items():
+    for name, module in parts.items():
         weights = setting.weights.get(name)
         found[name] = plan(module, backend, weights, setting.exclude if weights is not None else ())
     named = list(setting.weights)
@@ -51,9 +58,13 @@ def quantized(pristine: DiffusionPipeline, setting: Setting) -> dict[str, nn.Mod
 
 
 def assemble(pristine: DiffusionPipeline, changed: dict[str, nn.Module]) -> DiffusionPipeline:
-    """A pipeline with a scheduler of its own, whose state outlives a call, and otherwise the pristine components."""
-    parts = dict(pristine.components) | changed | {"scheduler": copy.deepcopy(pristine.scheduler)}
-    pipeline = type(pristine)(**parts)
+    """A pipeline with a scheduler of its own, whose state outlives a call, and otherwise the pristine components.
+
+    A copy in which components stand in for themselves or for their originals, wherever the pipeline keeps them: calling
+    its class again would lose what was set on it since, and a class of one's own may take other arguments.
+    """
+    parts = {name: part for name, part in pristine.components.items() if part is not None and name != "scheduler"}
+    pipeline = copy.deepcopy(pristine, {id(part): changed.get(name, part) for name, part in parts.items()})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -14,7 +14,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from qregress.errors import QregressError
+from qregress.errors import FactoryError, QregressError
 from qregress.produce.protocol import Done, Event, Failed, MeasureNoise, Request, pack, unpack_request
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> int:
                 bench.run(request.cell, request.resolve)
             emit(Done(request.cell.id))
         except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
-            details = "" if isinstance(error, QregressError) else traceback.format_exc()
-            emit(Failed(request.cell.id, describe(error), details))
+            emit(Failed(request.cell.id, describe(error), details(error)))
 
 
 def describe(error: BaseException) -> str:
@@ -53,6 +52,13 @@ def describe(error: BaseException) -> str:
     if isinstance(error, QregressError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def details(error: Exception) -> str:
+    """The traceback of what is no error of ours: a library's, or of the user's own factory."""
+    cause = error.__cause__ if isinstance(error, FactoryError) else error
+    ours = cause is None or isinstance(cause, QregressError)
+    return "" if ours else "".join(traceback.format_exception(cause))
 
 
 def _listen(inbox: int, requests: queue.SimpleQueue[Request]) -> None:

@@ -1,0 +1,49 @@
+"""A setting applied to a loaded pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from qregress import pipelines
+from qregress.errors import ProduceError
+from qregress.matrix import Setting
+from qregress.produce.variant import assemble, plans
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Any:
+    """The pocket pipeline."""
+    return pipelines.load("pocket:pixart-sigma", "float16", "cpu")
+
+
+def test_a_setting_of_a_component_that_it_turns_out_not_to_have(pocket: Any) -> None:
+    """Given a factory that does not say its components, then the cell that quantizes another says so."""
+    setting = Setting(name="int8", weights={"unet": "int8"})
+    with pytest.raises(ProduceError, match="setting 'int8' quantizes 'unet', which the pipeline does not have; allow"):
+        plans(pocket, setting)
+
+
+def test_a_copy_keeps_what_was_set_on_a_pipeline(pocket: Any) -> None:
+    """Given an object of the pipeline's own that holds a component, then in a quantized copy it holds the copy's."""
+
+    class Wrapper:
+        def __init__(self, part: nn.Module) -> None:
+            self.part = part
+
+    class Own(type(pocket)):  # type: ignore[misc]
+        def __init__(self, tokenizer: Any, text_encoder: Any, vae: Any, transformer: Any, scheduler: Any) -> None:
+            super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
+            self.strength = 1
+
+    own = Own(**pocket.components)
+    own.strength, own.wrapper = 2, Wrapper(own.transformer)
+    new = nn.Linear(1, 1)
+    copied = assemble(own, {"transformer": new})
+    assert copied.strength == 2
+    assert (copied.transformer, copied.wrapper.part) == (new, new)
+    assert (own.transformer, own.wrapper.part) == (pocket.transformer, pocket.transformer)
+    assert copied.vae is own.vae
+    assert copied.scheduler is not own.scheduler
