@@ -18,7 +18,7 @@ from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
 from qregress.produce.protocol import Options, Say
 from qregress.record import CellResult, Record, Run
 from qregress.report.sheet import write_sheet
-from qregress.store.accept import as_accepted, kind_of, refusal
+from qregress.store.accept import Kind, as_accepted, kind_of, refusal
 from qregress.store.baselines import Store
 from qregress.store.history import accepted_latencies, history
 from qregress.store.refresh import Refresh
@@ -80,10 +80,13 @@ class Session:
         if self.config.baselines.used:
             past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
         result = self._held(cell, record, reference, past)
-        if self._wants_noise(record, result):
-            record = self._with_noise(cell, record)
-        if self._refresh is not None and past is not None:
-            result = self._refreshed(self._refresh, cell, record, reference, past, result)
+        kind = self._refreshed_as(record, past, result)
+        if kind is not None or any(check.verdict == "new" for check in result.checks):
+            record = self._with_noise(cell, record)  # it may become a baseline
+        if kind is not None:
+            if self._refresh is not None and not self._refresh.proposed:
+                result = self._held(cell, record, reference, History(as_accepted(record, result)))
+            result = msgspec.structs.replace(result, accepted=kind)
         if record.images:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
@@ -94,12 +97,6 @@ class Session:
         """Held against its limits and what was accepted."""
         limits = self.config.budgets.of(cell.id)
         return judge(record, reference, limits, history=past, waived=self.config.waivers)
-
-    def _wants_noise(self, record: Record, result: CellResult) -> bool:
-        """Whether this record may become a baseline: there is none, or a refresh is to replace it."""
-        if record.status != "ran" or not self.config.baselines.used:
-            return False
-        return self._refresh is not None or any(check.verdict == "new" for check in result.checks)
 
     def _with_noise(self, cell: Cell, record: Record) -> Record:
         """The record with its noise floor; a crash on the way there takes nothing from what was measured before."""
@@ -114,17 +111,13 @@ class Session:
             raise
         return self.folder.record(cell.id) or record
 
-    def _refreshed(
-        self, refresh: Refresh, cell: Cell, record: Record, reference: Record | None, past: History, result: CellResult
-    ) -> CellResult:
-        """The result under a refresh: judged by itself where it becomes the baseline, which the run's end writes."""
-        known = record.fingerprint is not None and self._known(record.fingerprint.device_class, cell.id)
+    def _refreshed_as(self, record: Record, past: History | None, result: CellResult) -> Kind | None:
+        """Where the record stands towards the baseline that it will become at the run's end; ``None`` if it will not."""
+        if self._refresh is None or past is None:
+            return None
+        known = record.fingerprint is not None and self._known(record.fingerprint.device_class, record.id)
         kind = kind_of(result, comparable=past.entry is not None, known=known)
-        if not refresh.wants(kind) or refusal(record, result) is not None:
-            return result
-        if not refresh.proposed:
-            result = self._held(cell, record, reference, History(as_accepted(record, result)))
-        return msgspec.structs.replace(result, accepted=kind)
+        return kind if self._refresh.wants(kind) and refusal(record, result) is None else None
 
     def _known(self, device_class: str, cell: str) -> bool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
@@ -50,5 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QregressError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return _USAGE_ERROR
+    except BrokenPipeError:
+        # What reads the output has seen enough (``| head``); Python would complain again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SystemExit as stop:
         return int(stop.code or 0)  # --help and --version
