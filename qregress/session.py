@@ -112,7 +112,7 @@ class Session:
         return self.folder.record(cell.id) or record
 
     def _refreshed_as(self, record: Record, past: History | None, result: CellResult) -> Kind | None:
-        """Where the record stands towards the baseline that it will become at the run's end; ``None`` if it will not."""
+        """Where a record stands towards the baseline that it becomes at the run's end; ``None`` if it will not."""
         if self._refresh is None or past is None:
             return None
         known = record.fingerprint is not None and self._known(record.fingerprint.device_class, record.id)
