@@ -26,6 +26,10 @@ class ProduceError(QregressError):
     """A cell could not be produced; ends that cell, not the run."""
 
 
+class Refused(QregressError):
+    """A cell is not produced, as it could not count: its folder is another run's, or it was tried before."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Say what is allowed, and the nearest name where one is near: the tail of an error message."""
     names = sorted(allowed)

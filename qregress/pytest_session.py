@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qregress import config as configuration
-from qregress.errors import ConfigError, QregressError
+from qregress.errors import ConfigError, QregressError, Refused
 from qregress.matrix import Cell
-from qregress.plugin import FIXTURE
+from qregress.order import together
+from qregress.plugin import FIXTURE, RUN_ID
 from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
@@ -40,10 +40,18 @@ class CellHandle:
     def check(self) -> CellResult:
         """Run and judge the cell, and turn a verdict that is not green into the test's outcome."""
         __tracebackhide__ = True
-        result = self._session.verdict(self.cell)
-        self._node.user_properties.append((FIXTURE, result.id))
-        self._node.user_properties.append(("qregress_verdict", result.verdict))
-        self._node.user_properties.extend(sorted(terminal.numbers(result).items()))
+        try:
+            result = self._session.verdict(self.cell)
+        except Refused as error:
+            pytest.fail(str(error), pytrace=False)
+        told = {
+            FIXTURE: result.id,
+            "qregress_verdict": result.verdict,
+            **dict(sorted(terminal.numbers(result).items())),
+        }
+        # A test that is run again has the same item, and with it what was told the first time.
+        kept = [(name, value) for name, value in self._node.user_properties if name not in told]
+        self._node.user_properties[:] = [*kept, *told.items()]
         if result.verdict in ("fail", "crashed"):
             pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
         if result.verdict in UNDECIDED and self._session.require:
@@ -61,7 +69,6 @@ class PytestSession:
         self._option = config.getoption
         self.require = bool(self._option("qregress_require"))
         self._display: Any = config.pluginmanager.get_plugin("qregress-display")
-        self.opened = False
         try:
             given = self._option("qregress_config")
             path = Path(given) if given else configuration.find(config.rootpath)
@@ -74,6 +81,7 @@ class PytestSession:
             loaded,
             device,
             Path(out) if out else config.rootpath / DEFAULT_OUT,
+            run_id=config.stash[RUN_ID],
             in_process=bool(self._option("qregress_inprocess")),
             on_event=self._on_event,
             start=self._starter(),
@@ -88,10 +96,7 @@ class PytestSession:
         The default folder is no concern of a run that may have no cells.
         """
         if self._option("qregress_out"):
-            try:
-                self._session.folder.check()
-            except ConfigError as error:
-                raise pytest.UsageError(str(error)) from None
+            self._check_folder()
         device = self._session.device
         if not device.startswith("cuda"):
             return
@@ -102,6 +107,12 @@ class PytestSession:
         if index >= count:
             reason = f"torch {torch.__version__} sees {count} CUDA devices" if count else "torch sees no CUDA device"
             raise pytest.UsageError(f"{device} was asked for, but {reason}; nothing was run (see nvidia-smi)")
+
+    def _check_folder(self) -> None:
+        try:
+            self._session.folder.check()
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _starter(self) -> StartProducer:
         """Worker processes; a plugin registered as ``qregress-producer`` may stand in, to test wiring alone."""
@@ -129,7 +140,7 @@ class PytestSession:
         return CellHandle(self._cells[cell_id], self, node)
 
     def select(self, items: list[pytest.Item]) -> None:
-        """Deselect cells of other devices, and make the results' folder ready where cells will run."""
+        """Deselect cells of other devices, and see whether results can be kept where cells will run."""
         kept: list[pytest.Item] = []
         gone: list[pytest.Item] = []
         for item in items:
@@ -146,11 +157,26 @@ class PytestSession:
             items[:] = kept
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
-            self._open()
-            self._announce(sum(_cell_of(item) is not None for item in kept))
+            self._check_folder()
 
-    def _announce(self, count: int) -> None:
+    def regroup(self, items: list[pytest.Item]) -> None:
+        """Keep cells of one pipeline together."""
+        items[:] = together(items, self._pipeline_of)
+
+    def _pipeline_of(self, item: pytest.Item) -> str | None:
+        cell_id = _cell_of(item)
+        return self._cells[cell_id].pipeline.name if cell_id is not None else None
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        """Cell id to name of its pipeline."""
+        return {cell_id: cell.pipeline.name for cell_id, cell in self._cells.items()}
+
+    def announce(self, items: list[pytest.Item]) -> None:
         """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
+        count = sum(_cell_of(item) is not None for item in items)
+        if not count or self._option("collectonly"):
+            return
         path = self._session.config.path
         if path == configuration.embedded_path():
             what = f"the embedded matrix, as there is no qregress.toml in {self._config.rootpath}"
@@ -160,18 +186,8 @@ class PytestSession:
         if self._display is not None:
             self._display.expect(count)
             self._display.line(line)
-        elif not hasattr(self._config, "workerinput"):
+        else:
             self._show(f"qregress: {line}")
-
-    def _open(self) -> None:
-        """Empty the results' folder, once per run: under xdist the first process to come does it."""
-        worker = getattr(self._config, "workerinput", None)
-        run_id = worker["testrunuid"] if worker is not None else uuid.uuid4().hex
-        try:
-            self._session.folder.start(run_id)
-        except ConfigError as error:
-            raise pytest.UsageError(str(error)) from None
-        self.opened = True
 
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge."""
@@ -184,9 +200,8 @@ class PytestSession:
 
     def take(self, cell_id: str) -> None:
         """A cell's test has ended, here or in a worker process."""
-        result = self._session.folder.result(cell_id)
+        result = self._session.folder.result(cell_id) if self._session.opened else None
         if result is not None:
-            self.opened = True
             self._writer.add(result)
             if self._display is not None:
                 self._display.on_result(result)
@@ -194,7 +209,6 @@ class PytestSession:
     def merge(self, told: dict[str, Any]) -> None:
         """What ``finish`` returned in a worker of xdist, of which each collects all cells."""
         self._chosen.update(told["chosen"])
-        self.opened = self.opened or bool(self._chosen)
         for cell_id, reason in told["not_run"].items():
             self._writer.skip(cell_id, reason)
 
@@ -206,10 +220,12 @@ class PytestSession:
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
             return told
-        if self.opened:
-            judged = {result.id for result in self._writer.results}
-            for cell_id in self._chosen - judged:
-                self._writer.skip(cell_id, "the run ended before it")
+        judged = {result.id for result in self._writer.results}
+        opened = self._session.opened
+        for cell_id in self._chosen - judged:
+            begun = opened and self._session.folder.was_started(cell_id)
+            self._writer.skip(cell_id, "interrupted before it had a verdict" if begun else "the run ended before it")
+        if opened:
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             self._writer.write(complete=ended and self._chosen <= judged)
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -220,7 +236,7 @@ class PytestSession:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to report: most pytest runs have nothing to do with cells."""
-        return self.opened or bool(self._writer.not_run)
+        return self._session.opened or bool(self._writer.not_run)
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """The table and the counts, under pytest's own summary."""
@@ -232,7 +248,7 @@ class PytestSession:
 
     def report(self, width: int, *, color: bool) -> str:
         """The table, the counts and the path of the results."""
-        written = self._session.folder.run_json if self.opened else None
+        written = self._session.folder.run_json if self._session.opened else None
         return terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
 
     def failures(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import msgspec
 
 from qregress.config import Config
+from qregress.device_lock import device_lock
 from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
-from qregress.produce.protocol import Options
+from qregress.produce.protocol import Options, Say
 from qregress.record import CellResult, Record, Run
 from qregress.report.sheet import write_sheet
-from qregress.store.run import RunFolder
+from qregress.store.run import RunFolder, now
 
 StartProducer = Callable[[Options, Path, float], Producer]
 
@@ -30,6 +30,7 @@ class Session:
         device: str,
         out: Path,
         *,
+        run_id: str,
         in_process: bool = False,
         on_event: OnEvent,
         start: StartProducer = Worker,
@@ -37,12 +38,14 @@ class Session:
         self.config = config
         self.device = device
         self.folder = RunFolder(out)
+        self._run_id = run_id
         self._in_process = in_process
         self._on_event = on_event
         self._start = start
         self._producer: Producer | None = None
         self._pipeline = ""
         self._workers = 0
+        self._opened = False
         self._judged: dict[str, CellResult] = {}
 
     def runs_here(self, cell: Cell) -> bool:
@@ -52,10 +55,29 @@ class Session:
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge one cell, or say again what was judged: quality is never tried until it is green."""
         if cell.id not in self._judged:
-            with self.folder.device_lock():
-                kept = self.folder.result(cell.id)
-                self._judged[cell.id] = kept if kept is not None else self._judge(cell)
+            with device_lock(self.device, self._say_waiting):
+                self._open()
+                with self.folder.owned():
+                    kept = self.folder.result(cell.id)
+                    self._judged[cell.id] = kept if kept is not None else self._judge(cell)
         return self._judged[cell.id]
+
+    @property
+    def opened(self) -> bool:
+        """Whether a cell of this run has started, in whichever process, and the folder is still this run's."""
+        return self.folder.belongs_to(self._run_id)
+
+    def _open(self) -> None:
+        """Take the folder with the first cell: a run that ends before it leaves the results of the last one.
+
+        Under the device's lock, so that no other run's cell is half-way in it. Once: what is taken over stays so.
+        """
+        if not self._opened:
+            self.folder.start(self._run_id)
+            self._opened = True
+
+    def _say_waiting(self) -> None:
+        self._on_event(Say(f"waiting for {self.device}: another run is measuring there"))
 
     def close(self) -> None:
         """End the worker."""
@@ -64,6 +86,7 @@ class Session:
             self._producer = None
 
     def _judge(self, cell: Cell) -> CellResult:
+        self.folder.mark_started(cell.id)
         record = self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
         result = judge(record, reference, self.config.budgets.of(cell.id))
@@ -145,7 +168,7 @@ class RunWriter:
     def __init__(self, folder: RunFolder, order: list[str]) -> None:
         self._folder = folder
         self._order = order
-        self._started = _now()
+        self._started = now()
         self._results: dict[str, CellResult] = {}
         self._not_run: dict[str, str] = {}
 
@@ -177,13 +200,9 @@ class RunWriter:
             Run(
                 fingerprint=record.fingerprint if record is not None else None,
                 started=self._started,
-                finished=_now() if complete else None,
+                finished=now() if complete else None,
                 complete=complete,
                 not_run=self.not_run,
                 cells=tuple(self.results),
             )
         )
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,12 +1,14 @@
 """Stands in for workers, to test the wiring alone: copied into a test's folder and registered by its conftest.py.
 
 ``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
-``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to ``produced.txt``.
+``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to ``produced.txt``, and
+one with the id of its process to ``processes.txt``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ class FakeProducer:
         """Leave the record of one cell, and of its reference."""
         with (HERE / "produced.txt").open("a") as stream:
             stream.write(f"{cell.id}\n")
+        with (HERE / "processes.txt").open("a") as stream:
+            stream.write(f"{os.getpid()} {cell.id}\n")
         behaviour: dict[str, dict[str, Any]] = json.loads((HERE / "behaviour.json").read_text())
         mine = behaviour.get(cell.id, {})
         on_event(

@@ -92,10 +92,12 @@ def test_the_next_run_judges_anew(project: Project) -> None:
 
 
 def test_a_test_that_never_checks(project: Project) -> None:
-    """Given a test that takes a cell and does not check it, then the cell counts as not run."""
+    """Given a test that takes a cell and does not check it, then the cell counts as not run, and nothing is written."""
     project.pytester.makepyfile(test_matrix="def test_nothing(qregress_cell):\n    assert qregress_cell.id")
-    assert project.run().ret == pytest.ExitCode.OK
-    assert len(project.results().not_run) == 3
+    result = project.run()
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["3 cells NOT run: *", "3 not-run"])
+    assert not (project.path / ".qregress").exists()
     assert project.run("--qregress-require").ret == pytest.ExitCode.TESTS_FAILED
 
 
