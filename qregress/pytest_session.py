@@ -254,7 +254,7 @@ class PytestSession:
     def failures(self) -> list[str]:
         """What failed, at length."""
         failed = [result for result in self._writer.results if result.verdict in ("fail", "crashed")]
-        return [terminal.failure(result, self.root) for result in failed]
+        return [f"{result.id}: {terminal.failure(result, self.root)}" for result in failed]
 
     def _on_event(self, event: Event) -> None:
         if self._display is not None:

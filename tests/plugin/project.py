@@ -27,6 +27,8 @@ def test_quantized(qregress_cell):
 """
 
 
+#: Plugins of this repository's own tests, which take half of the time of a run without them.
+_UNUSED = "-p no:hypothesispytest -p no:anyio"
 #: A second pipeline, before the configuration's own.
 ALPHA = '[pipelines.alpha]\nsource = "path:pipeline"\ndevices = ["cpu"]\n'
 
@@ -78,6 +80,7 @@ class Project:
     def run_apart(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as a user does."""
         self._environment.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+        self._environment.setenv("PYTEST_ADDOPTS", _UNUSED)
         return self.pytester.runpytest_subprocess(*arguments)
 
     def produced(self) -> list[str]:
