@@ -17,6 +17,7 @@ from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
 from qregress.report import terminal
+from qregress.report.live import Live
 from qregress.session import RunWriter, Session, StartProducer
 
 #: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
@@ -68,6 +69,7 @@ class PytestSession:
         self._config = config
         self._option = config.getoption
         self.require = bool(self._option("qregress_require"))
+        self._live: Live | None = None
         self._display: Any = config.pluginmanager.get_plugin("qregress-display")
         try:
             given = self._option("qregress_config")
@@ -191,7 +193,10 @@ class PytestSession:
 
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge."""
-        return self._session.verdict(cell)
+        try:
+            return self._session.verdict(cell)
+        finally:
+            self._end_note()
 
     @property
     def root(self) -> Path:
@@ -262,16 +267,43 @@ class PytestSession:
             return
         if isinstance(event, Say):
             self._show(f"qregress: {event.text}")
-        elif isinstance(event, Progress) and self._config.get_verbosity() > 1:
-            self._show(f"{event.cell}: {event.stage} {event.done}/{event.total}")
+        elif isinstance(event, Progress):
+            text = f"{event.cell}: {event.stage} {event.done}/{event.total}"
+            if self._config.get_verbosity() > 1:
+                self._show(text)
+            else:
+                self._note(text)
+
+    def _note(self, text: str) -> None:
+        """Where somebody looks on, and pytest's own reporter writes the lines."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if type(reporter) is not pytest.TerminalReporter or self._config.get_verbosity() < 0:
+            return
+        writer = self._config.get_terminal_writer()
+        if not (reporter.isatty and writer.hasmarkup):
+            return
+        self._live = self._live or Live(writer._file)  # noqa: SLF001 - its own write counts columns
+        with self._screen():
+            self._live.show(text, writer.fullwidth - writer.width_of_current_line)
+
+    def _end_note(self) -> None:
+        if self._live is not None:
+            with self._screen():
+                self._live.clear()
+
+    def _screen(self) -> contextlib.AbstractContextManager[None]:
+        """What is written within is not in the output that pytest keeps for a failure."""
+        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
+        shown: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        return shown if capture is None else capture.global_and_fixture_disabled()
 
     def _show(self, line: str) -> None:
-        """On the screen at once, and not in the output that pytest keeps for a failure."""
+        """A line, at once."""
+        self._end_note()
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None:
+        if reporter is None or self._config.get_verbosity() < 0:
             return
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+        with self._screen():
             reporter.ensure_newline()
             reporter.write_line(line)
 
