@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Watch reports where they all arrive: in the only process, or under xdist in the controller."""
     worker = getattr(config, "workerinput", None)
-    config.stash[RUN_ID] = os.urandom(16).hex() if worker is None else worker[_RUN]
+    config.stash[RUN_ID] = os.urandom(16).hex() if worker is None else worker.get(_RUN, worker["testrunuid"])
     config.pluginmanager.register(_Order(), "qregress-order")
     if worker is None:
         config.pluginmanager.register(_Recorder(config), "qregress-recorder")

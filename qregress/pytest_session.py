@@ -306,6 +306,7 @@ class PytestSession:
         with self._screen():
             reporter.ensure_newline()
             reporter.write_line(line)
+            reporter.flush()
 
 
 def _cell_of(item: pytest.Item) -> str | None:
