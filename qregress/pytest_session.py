@@ -220,7 +220,7 @@ class PytestSession:
     def finish(self, session: pytest.Session) -> dict[str, Any]:
         """End the worker process, complete ``run.json``; returns what the controller of xdist must know."""
         self._session.close()
-        if hasattr(session, "items"):
+        if hasattr(session, "items") and session.exitstatus != pytest.ExitCode.USAGE_ERROR:  # of which -k may be one
             self._chosen.update(cell_id for item in session.items if (cell_id := _cell_of(item)))
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
