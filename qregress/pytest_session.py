@@ -162,8 +162,9 @@ class PytestSession:
             self._check_folder()
 
     def regroup(self, items: list[pytest.Item]) -> None:
-        """Keep cells of one pipeline together."""
+        """Keep cells of one pipeline together, and know those that nothing has taken away."""
         items[:] = together(items, self._pipeline_of)
+        self._chosen.update(cell_id for item in items if (cell_id := _cell_of(item)))
 
     def _pipeline_of(self, item: pytest.Item) -> str | None:
         cell_id = _cell_of(item)
@@ -176,9 +177,9 @@ class PytestSession:
 
     def announce(self, items: list[pytest.Item]) -> None:
         """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
-        count = sum(_cell_of(item) is not None for item in items)
-        if not count or self._option("collectonly"):
+        if not self._chosen or self._option("collectonly"):  # none also where collecting ended with an error
             return
+        count = sum(_cell_of(item) is not None for item in items)
         path = self._session.config.path
         if path == configuration.embedded_path():
             what = f"the embedded matrix, as there is no qregress.toml in {self._config.rootpath}"
@@ -220,8 +221,6 @@ class PytestSession:
     def finish(self, session: pytest.Session) -> dict[str, Any]:
         """End the worker process, complete ``run.json``; returns what the controller of xdist must know."""
         self._session.close()
-        if hasattr(session, "items") and session.exitstatus != pytest.ExitCode.USAGE_ERROR:  # of which -k may be one
-            self._chosen.update(cell_id for item in session.items if (cell_id := _cell_of(item)))
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
             return told
