@@ -38,6 +38,10 @@ class FactoryError(ProduceError):
     """A registered factory failed, or returned what cannot be a reference. Its cause, if any, is the user's own."""
 
 
+class Refused(QregressError):
+    """A cell is not produced, as it could not count: its folder is another run's, or it was tried before."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Say what is allowed, and the nearest name where one is near: the tail of an error message."""
     names = sorted(allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,9 @@ FIXTURE = "qregress_cell"
 
 KEY = pytest.StashKey["PytestSession"]()
 _ERROR = pytest.StashKey[pytest.UsageError]()
+#: One for all processes of a run.
+RUN_ID = pytest.StashKey[str]()
+_RUN = "qregress_run"
 #: What a worker of xdist tells its controller.
 _OUTPUT = "qregress"
 
@@ -43,7 +47,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Watch reports where they all arrive: in the only process, or under xdist in the controller."""
-    if not hasattr(config, "workerinput"):
+    worker = getattr(config, "workerinput", None)
+    config.stash[RUN_ID] = os.urandom(16).hex() if worker is None else worker.get(_RUN, worker["testrunuid"])
+    config.pluginmanager.register(_Order(), "qregress-order")
+    if worker is None:
         config.pluginmanager.register(_Recorder(config), "qregress-recorder")
 
 
@@ -94,11 +101,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.clear()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say what will run, now that no plugin takes anything away any more."""
+    if KEY in session.config.stash:
+        session.config.stash[KEY].announce(session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Cells of one pipeline go to one worker of xdist, unless ``--dist`` asks for another way."""
+    if config.getoption("dist") != "load":
+        return None
+    from qregress.xdist_scheduler import PipelineScheduling, cell_in
+
+    return PipelineScheduling(config, log, lambda node_id: cell_in(node_id, lambda: _session(config).pipelines))
+
+
 @pytest.fixture
 def qregress_cell(request: pytest.FixtureRequest) -> CellHandle:
     """A cell of the matrix; ``qregress_cell.check()`` runs and judges it."""
     handle: CellHandle = _session(request.config).handle(request.param, request.node)
     return handle
+
+
+class _Order:
+    """The outermost of what orders items: registered after pytest's own for ``--ff``, and done when all others are."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Keep cells of one pipeline together, however items were shuffled."""
+        yield
+        if KEY in config.stash:
+            config.stash[KEY].regroup(items)
 
 
 class _Recorder:
@@ -112,6 +148,11 @@ class _Recorder:
         for name, value in report.user_properties if report.when == "call" else ():
             if name == FIXTURE:
                 _session(self._config).take(str(value))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker is made: it joins this run."""
+        node.workerinput[_RUN] = self._config.stash[RUN_ID]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

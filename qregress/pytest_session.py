@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,15 @@ import pytest
 
 from qregress import config as configuration
 from qregress import pipelines
-from qregress.errors import ConfigError, QregressError, StoreError
+from qregress.errors import ConfigError, QregressError, Refused, StoreError
 from qregress.matrix import DEVICES, Cell
-from qregress.plugin import FIXTURE
+from qregress.order import together
+from qregress.plugin import FIXTURE, RUN_ID
 from qregress.produce.client import Worker
 from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
 from qregress.report import baselines, terminal
+from qregress.report.live import Live
 from qregress.report.terminal import UNDECIDED
 from qregress.session import RunWriter, Session, StartProducer
 from qregress.store import refresh
@@ -49,10 +50,18 @@ class CellHandle:
     def check(self) -> CellResult:
         """Run and judge the cell, and turn a verdict that is not green into the test's outcome."""
         __tracebackhide__ = True
-        result = self._session.verdict(self.cell)
-        self._node.user_properties.append((FIXTURE, result.id))
-        self._node.user_properties.append(("qregress_verdict", result.verdict))
-        self._node.user_properties.extend(sorted(terminal.numbers(result).items()))
+        try:
+            result = self._session.verdict(self.cell)
+        except Refused as error:
+            pytest.fail(str(error), pytrace=False)
+        told = {
+            FIXTURE: result.id,
+            "qregress_verdict": result.verdict,
+            **dict(sorted(terminal.numbers(result).items())),
+        }
+        # A test that is run again has the same item, and with it what was told the first time.
+        kept = [(name, value) for name, value in self._node.user_properties if name not in told]
+        self._node.user_properties[:] = [*kept, *told.items()]
         waived = result.verdict == "waived" and not self._session.ignores_xfail
         if result.verdict in ("fail", "crashed") or (result.verdict == "waived" and not waived):
             pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
@@ -73,8 +82,8 @@ class PytestSession:
         self._option = config.getoption
         self.require = bool(self._option("qregress_require"))
         self.ignores_xfail = bool(self._option("runxfail", False))
+        self._live: Live | None = None
         self._display: Any = config.pluginmanager.get_plugin("qregress-display")
-        self.opened = False
         try:
             given = self._option("qregress_config")
             path = Path(given) if given else configuration.find(config.rootpath)
@@ -90,6 +99,7 @@ class PytestSession:
             device,
             Path(out) if out else config.rootpath / DEFAULT_OUT,
             Store(configuration.baselines_folder(loaded, self._option("qregress_baselines"), config.rootpath)),
+            run_id=config.stash[RUN_ID],
             refresh=self._refresh,
             in_process=bool(self._option("qregress_inprocess")),
             on_event=self._on_event,
@@ -107,10 +117,7 @@ class PytestSession:
         The default folder is no concern of a run that may have no cells.
         """
         if self._option("qregress_out"):
-            try:
-                self._session.folder.check()
-            except ConfigError as error:
-                raise pytest.UsageError(str(error)) from None
+            self._check_folder()
         device = self._session.device
         if not device.startswith("cuda"):
             return
@@ -121,6 +128,12 @@ class PytestSession:
         if index >= count:
             reason = f"torch {torch.__version__} sees {count} CUDA devices" if count else "torch sees no CUDA device"
             raise pytest.UsageError(f"{device} was asked for, but {reason}; nothing was run (see nvidia-smi)")
+
+    def _check_folder(self) -> None:
+        try:
+            self._session.folder.check()
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _starter(self) -> StartProducer:
         """Worker processes; a plugin registered as ``qregress-producer`` may stand in, to test wiring alone."""
@@ -148,7 +161,7 @@ class PytestSession:
         return CellHandle(self._cells[cell_id], self, node)
 
     def select(self, items: list[pytest.Item]) -> None:
-        """Deselect cells of other devices, and make the results' folder ready where cells will run."""
+        """Deselect cells of other devices, and see whether results can be kept where cells will run."""
         self._check_registered()
         kept: list[pytest.Item] = []
         gone: list[pytest.Item] = []
@@ -167,8 +180,7 @@ class PytestSession:
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
             self._check_baselines({cell_id for item in kept if (cell_id := _cell_of(item))})
-            self._open()
-            self._announce(sum(_cell_of(item) is not None for item in kept))
+            self._check_folder()
 
     def _check_baselines(self, cells: set[str]) -> None:
         """What cells will be compared with is what was accepted, and a refresh will be able to write.
@@ -203,8 +215,25 @@ class PytestSession:
                 f"register it in {self._config.rootpath / 'conftest.py'}"
             )
 
-    def _announce(self, count: int) -> None:
+    def regroup(self, items: list[pytest.Item]) -> None:
+        """Keep cells of one pipeline together, and know those that nothing has taken away."""
+        items[:] = together(items, self._pipeline_of)
+        self._chosen.update(cell_id for item in items if (cell_id := _cell_of(item)))
+
+    def _pipeline_of(self, item: pytest.Item) -> str | None:
+        cell_id = _cell_of(item)
+        return self._cells[cell_id].pipeline.name if cell_id is not None else None
+
+    @property
+    def pipelines(self) -> dict[str, str]:
+        """Cell id to name of its pipeline."""
+        return {cell_id: cell.pipeline.name for cell_id, cell in self._cells.items()}
+
+    def announce(self, items: list[pytest.Item]) -> None:
         """Which configuration is run: a misspelt file name must not pass for the embedded matrix unseen."""
+        if not self._chosen or self._option("collectonly"):  # none also where collecting ended with an error
+            return
+        count = sum(_cell_of(item) is not None for item in items)
         path = self._session.config.path
         if path == configuration.embedded_path():
             part = "settings" if self._registered else "matrix"
@@ -215,22 +244,15 @@ class PytestSession:
         if self._display is not None:
             self._display.expect(count)
             self._display.line(line)
-        elif not hasattr(self._config, "workerinput"):
+        else:
             self._show(f"qregress: {line}")
-
-    def _open(self) -> None:
-        """Empty the results' folder, once per run: under xdist the first process to come does it."""
-        worker = getattr(self._config, "workerinput", None)
-        run_id = worker["testrunuid"] if worker is not None else uuid.uuid4().hex
-        try:
-            self._session.folder.start(run_id)
-        except ConfigError as error:
-            raise pytest.UsageError(str(error)) from None
-        self.opened = True
 
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge."""
-        return self._session.verdict(cell)
+        try:
+            return self._session.verdict(cell)
+        finally:
+            self._end_note()
 
     @property
     def root(self) -> Path:
@@ -239,9 +261,8 @@ class PytestSession:
 
     def take(self, cell_id: str) -> None:
         """A cell's test has ended, here or in a worker process."""
-        result = self._session.folder.result(cell_id)
+        result = self._session.folder.result(cell_id) if self._session.opened else None
         if result is not None:
-            self.opened = True
             self._writer.add(result)
             if self._display is not None:
                 self._display.on_result(result)
@@ -249,22 +270,21 @@ class PytestSession:
     def merge(self, told: dict[str, Any]) -> None:
         """What ``finish`` returned in a worker of xdist, of which each collects all cells."""
         self._chosen.update(told["chosen"])
-        self.opened = self.opened or bool(self._chosen)
         for cell_id, reason in told["not_run"].items():
             self._writer.skip(cell_id, reason)
 
     def finish(self, session: pytest.Session) -> dict[str, Any]:
         """End the worker process, complete ``run.json``; returns what the controller of xdist must know."""
         self._session.close()
-        if hasattr(session, "items"):
-            self._chosen.update(cell_id for item in session.items if (cell_id := _cell_of(item)))
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
             return told
-        if self.opened:
-            judged = {result.id for result in self._writer.results}
-            for cell_id in self._chosen - judged:
-                self._writer.skip(cell_id, "the run ended before it")
+        judged = {result.id for result in self._writer.results}
+        opened = self._session.opened
+        for cell_id in self._chosen - judged:
+            begun = opened and self._session.folder.was_started(cell_id)
+            self._writer.skip(cell_id, "interrupted before it had a verdict" if begun else "the run ended before it")
+        if opened:
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             complete = ended and self._chosen <= judged
             self._writer.write(complete=complete)
@@ -303,7 +323,7 @@ class PytestSession:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to report: most pytest runs have nothing to do with cells."""
-        return self.opened or bool(self._writer.not_run)
+        return self._session.opened or bool(self._writer.not_run)
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """The table and the counts, under pytest's own summary."""
@@ -315,7 +335,7 @@ class PytestSession:
 
     def report(self, width: int, *, color: bool) -> str:
         """The table, the counts and the path of the results."""
-        written = self._session.folder.run_json if self.opened else None
+        written = self._session.folder.run_json if self._session.opened else None
         text = terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
         if self._accepted is not None:
             text += baselines.accepted(*self._accepted, width=width, color=color)
@@ -326,7 +346,7 @@ class PytestSession:
     def failures(self) -> list[str]:
         """What failed, at length."""
         failed = [result for result in self._writer.results if result.verdict in ("fail", "crashed")]
-        return [terminal.failure(result, self.root) for result in failed]
+        return [f"{result.id}: {terminal.failure(result, self.root)}" for result in failed]
 
     def _on_event(self, event: Event) -> None:
         if self._display is not None:
@@ -334,18 +354,46 @@ class PytestSession:
             return
         if isinstance(event, Say):
             self._show(f"qregress: {event.text}")
-        elif isinstance(event, Progress) and self._config.get_verbosity() > 1:
-            self._show(f"{event.cell}: {event.stage} {event.done}/{event.total}")
+        elif isinstance(event, Progress):
+            text = f"{event.cell}: {event.stage} {event.done}/{event.total}"
+            if self._config.get_verbosity() > 1:
+                self._show(text)
+            else:
+                self._note(text)
+
+    def _note(self, text: str) -> None:
+        """Where somebody looks on, and pytest's own reporter writes the lines."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if type(reporter) is not pytest.TerminalReporter or self._config.get_verbosity() < 0:
+            return
+        writer = self._config.get_terminal_writer()
+        if not (reporter.isatty and writer.hasmarkup):
+            return
+        self._live = self._live or Live(writer._file)  # noqa: SLF001 - its own write counts columns
+        with self._screen():
+            self._live.show(text, writer.fullwidth - writer.width_of_current_line)
+
+    def _end_note(self) -> None:
+        if self._live is not None:
+            with self._screen():
+                self._live.clear()
+
+    def _screen(self) -> contextlib.AbstractContextManager[None]:
+        """What is written within is not in the output that pytest keeps for a failure."""
+        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
+        shown: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        return shown if capture is None else capture.global_and_fixture_disabled()
 
     def _show(self, line: str) -> None:
-        """On the screen at once, and not in the output that pytest keeps for a failure."""
+        """A line, at once."""
+        self._end_note()
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None:
+        if reporter is None or self._config.get_verbosity() < 0:
             return
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+        with self._screen():
             reporter.ensure_newline()
             reporter.write_line(line)
+            reporter.flush()
 
 
 def _cell_of(item: pytest.Item) -> str | None:

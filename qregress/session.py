@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from qregress.config import Config
+from qregress.device_lock import device_lock
 from qregress.errors import StoreError
 from qregress.judge.regression import History
 from qregress.judge.verdict import judge
@@ -22,7 +22,7 @@ from qregress.store.accept import Kind, as_accepted, kind_of, refusal
 from qregress.store.baselines import Store
 from qregress.store.history import accepted_latencies, history
 from qregress.store.refresh import Refresh
-from qregress.store.run import RunFolder
+from qregress.store.run import RunFolder, now
 
 StartProducer = Callable[[Options, Path, float], Producer]
 
@@ -37,6 +37,7 @@ class Session:
         out: Path,
         store: Store,
         *,
+        run_id: str,
         refresh: Refresh | None = None,
         in_process: bool = False,
         on_event: OnEvent,
@@ -47,12 +48,14 @@ class Session:
         self.folder = RunFolder(out)
         self.store = store
         self._refresh = refresh
+        self._run_id = run_id
         self._in_process = in_process
         self._on_event = on_event
         self._start = start
         self._producer: Producer | None = None
         self._pipeline = ""
         self._workers = 0
+        self._opened = False
         self._judged: dict[str, CellResult] = {}
 
     def runs_here(self, cell: Cell) -> bool:
@@ -62,10 +65,29 @@ class Session:
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge one cell, or say again what was judged: quality is never tried until it is green."""
         if cell.id not in self._judged:
-            with self.folder.device_lock():
-                kept = self.folder.result(cell.id)
-                self._judged[cell.id] = kept if kept is not None else self._judge(cell)
+            with device_lock(self.device, self._say_waiting):
+                self._open()
+                with self.folder.owned():
+                    kept = self.folder.result(cell.id)
+                    self._judged[cell.id] = kept if kept is not None else self._judge(cell)
         return self._judged[cell.id]
+
+    @property
+    def opened(self) -> bool:
+        """Whether a cell of this run has started, in whichever process, and the folder is still this run's."""
+        return self.folder.belongs_to(self._run_id)
+
+    def _open(self) -> None:
+        """Take the folder with the first cell: a run that ends before it leaves the results of the last one.
+
+        Under the device's lock, so that no other run's cell is half-way in it. Once: what is taken over stays so.
+        """
+        if not self._opened:
+            self.folder.start(self._run_id)
+            self._opened = True
+
+    def _say_waiting(self) -> None:
+        self._on_event(Say(f"waiting for {self.device}: another run is measuring there"))
 
     def close(self) -> None:
         """End the worker."""
@@ -74,6 +96,7 @@ class Session:
             self._producer = None
 
     def _judge(self, cell: Cell) -> CellResult:
+        self.folder.mark_started(cell.id)
         record = self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
         past = None
@@ -201,7 +224,7 @@ class RunWriter:
         self._folder = folder
         self._commit = commit
         self._order = order
-        self._started = _now()
+        self._started = now()
         self._results: dict[str, CellResult] = {}
         self._not_run: dict[str, str] = {}
 
@@ -233,14 +256,10 @@ class RunWriter:
             Run(
                 fingerprint=record.fingerprint if record is not None else None,
                 started=self._started,
-                finished=_now() if complete else None,
+                finished=now() if complete else None,
                 complete=complete,
                 commit=self._commit,
                 not_run=self.not_run,
                 cells=tuple(self.results),
             )
         )
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

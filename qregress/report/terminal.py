@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qregress.record import CellResult, Check
+from qregress.record import CellResult
 from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
@@ -33,15 +33,24 @@ def numbers(result: CellResult) -> dict[str, float | str]:
     return found
 
 
+def headline(result: CellResult) -> str:
+    """What failed, first: pytest's short summary shows no more than fits beside the test's id, which names the cell."""
+    failed = [check for check in result.checks if check.verdict == "fail"]
+    if len(failed) == 1:
+        return f"{failed[0].name}: {failed[0].why}"
+    if failed:
+        return ", ".join(check.name for check in failed)
+    return f"{result.verdict}: {result.message}"
+
+
 def failure(result: CellResult, run: Path) -> str:
     """All that is needed to act on a cell that failed; ``run`` is the run's folder."""
-    failed = ", ".join(check.name for check in result.checks if check.verdict == "fail")
-    lines = [f"{result.id}: {result.verdict}" + (f": {failed}" if failed else "")]
-    if result.message:
+    lines = [headline(result)]
+    failed = [check for check in result.checks if check.verdict == "fail"]
+    if failed and result.message:
         lines.append(f"  {result.message}")
-    for check in result.checks:
-        if check.verdict == "fail":
-            lines += _check_lines(check)
+    if len(failed) > 1:
+        lines += [f"  {check.name}: {check.why}" for check in failed]
     if result.images:
         lines.append(f"  images: {(run / result.images[0]).parent}")
         if result.sheet:
@@ -52,10 +61,6 @@ def failure(result: CellResult, run: Path) -> str:
     return "\n".join(lines)
 
 
-def _check_lines(check: Check) -> list[str]:
-    return [f"  {check.name}: {check.why}"]
-
-
 def waived(result: CellResult) -> str:
     """What fails as the configuration says it would."""
     return "; ".join(f"{check.name}: {check.why}" for check in result.checks if check.verdict == "waived")
@@ -64,7 +69,7 @@ def waived(result: CellResult) -> str:
 def undecided(result: CellResult) -> str:
     """Why nothing was decided."""
     why = [f"{check.name}: {check.why}" for check in result.checks if check.verdict in UNDECIDED]
-    return f"{result.id}: {result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
+    return f"{result.verdict} (--qregress-require): {'; '.join(why) or result.message}"
 
 
 def summary(

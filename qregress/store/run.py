@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from qregress.errors import ConfigError, ProduceError
+from qregress.errors import ConfigError, Refused
 from qregress.record import CellResult, Record, Run, T, encode, read
 from qregress.store.atomic import locked, write_atomic
 
 _MARK = ".qregress-run"
+_PROBE = ".qregress-probe-"
+_STARTED = ".started"
 _HINT = "; choose another folder with --qregress-out"
 
 
@@ -26,7 +30,8 @@ class RunFolder:
     def start(self, run_id: str) -> None:
         """Make it empty for a new run; for a process that joins the same run (xdist) do nothing.
 
-        A folder that is not a run's is never emptied. Raises ``ConfigError`` with one line.
+        A folder that is not a run's is never emptied. It has a valid ``run.json`` from here on, whatever ends the run.
+        Raises ``ConfigError`` with one line.
         """
         self.check()
         self._run_id = run_id
@@ -34,7 +39,7 @@ class RunFolder:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.root.parent):
                 mark = self.root / _MARK
-                if mark.exists() and mark.read_text(encoding="utf-8") == run_id:
+                if self.belongs_to(run_id):
                     return
                 self.root.mkdir(exist_ok=True)
                 for path in {*self.root.iterdir()} - {mark}:  # kept, so that a kill here leaves a run's folder
@@ -44,9 +49,15 @@ class RunFolder:
                         path.unlink()
                 mark.write_text(run_id, encoding="utf-8")
                 (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+                self.write_run(Run(started=now()))
+
+    def belongs_to(self, run_id: str) -> bool:
+        """Whether that run has started here, and no other one since."""
+        mark = self.root / _MARK
+        return mark.exists() and mark.read_text(encoding="utf-8") == run_id
 
     def check(self) -> None:
-        """Whether ``start`` can work, as far as that shows without writing. Raises ``ConfigError`` with one line."""
+        """Whether ``start`` can work; leaves everything as it is. Raises ``ConfigError`` with one line."""
         with self._explained():
             there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
             if not there.is_dir():
@@ -54,8 +65,9 @@ class RunFolder:
                 raise ConfigError(f"{self.root}: {which}is a file, not a folder{_HINT}")
             if not os.access(there, os.W_OK | os.X_OK):
                 raise ConfigError(f"{self.root}: cannot write results there: {there} is not writable{_HINT}")
-            if there == self.root and not (self.root / _MARK).exists() and any(self.root.iterdir()):
+            if there == self.root and not (self.root / _MARK).exists() and any(map(_foreign, self.root.iterdir())):
                 raise ConfigError(f"{self.root}: holds other files; name an empty folder or one of an earlier run")
+            Path(tempfile.mkdtemp(prefix=_PROBE, dir=there)).rmdir()  # root may write anywhere, says os.access
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -99,16 +111,40 @@ class RunFolder:
         """Where workers' output goes."""
         return self.root / "logs"
 
-    @contextlib.contextmanager
-    def device_lock(self) -> Iterator[None]:
-        """One process of this run at a time, as under ``pytest -n``: measured things must not disturb each other.
+    def mark_started(self, cell_id: str) -> None:
+        """A cell is about to be produced. Raises ``Refused`` where that has begun before in this run."""
+        mark = self.cell(cell_id) / _STARTED
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            why = "interrupted before it had a verdict, and not tried again in the same run"
+            raise Refused(f"{cell_id}: {why}") from None
 
-        Raises ``ProduceError`` where another run has taken over the folder meanwhile: its verdicts are not this one's.
+    def was_started(self, cell_id: str) -> bool:
+        """Whether its production has begun in this run."""
+        return (self.cell(cell_id) / _STARTED).exists()
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """One process of this run at a time writes here, as under ``pytest -n``.
+
+        Raises ``Refused`` where another run has taken over the folder meanwhile: its verdicts are not this one's.
         """
         with locked(self.root):
-            if self._run_id is not None and (self.root / _MARK).read_text(encoding="utf-8") != self._run_id:
-                raise ProduceError(f"{self.root}: another run has taken over this folder; give each run its own{_HINT}")
+            if self._run_id is not None and not self.belongs_to(self._run_id):
+                raise Refused(f"{self.root}: another run has taken over this folder; give each run its own{_HINT}")
             yield
+
+
+def now() -> str:
+    """The time for a record, in seconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _foreign(path: Path) -> bool:
+    """Not a look of another process of this run at whether it can write here."""
+    return not path.name.startswith(_PROBE)
 
 
 def _maybe(path: Path, kind: type[T]) -> T | None:

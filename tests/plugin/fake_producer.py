@@ -1,12 +1,15 @@
 """Stands in for workers, to test the wiring alone: copied into a test's folder and registered by its conftest.py.
 
 ``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
-``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to ``produced.txt``.
+``"raise"``, ``"hang"``, ``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to
+``produced.txt``, and one with the id of its process to ``processes.txt``.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from PIL import Image
 
 from qregress.matrix import Cell, canonical
 from qregress.produce.client import Crash, OnEvent
-from qregress.produce.protocol import Options, Say
+from qregress.produce.protocol import Options, Progress, Say
 from qregress.record import Asked, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing
 from qregress.store.run import RunFolder
 
@@ -42,6 +45,8 @@ class FakeProducer:
         """Leave the record of one cell, and of its reference."""
         with (HERE / "produced.txt").open("a") as stream:
             stream.write(f"{cell.id}\n")
+        with (HERE / "processes.txt").open("a") as stream:
+            stream.write(f"{os.getpid()} {cell.id}\n")
         behaviour: dict[str, dict[str, Any]] = json.loads((HERE / "behaviour.json").read_text())
         mine = behaviour.get(cell.id, {})
         on_event(
@@ -50,6 +55,8 @@ class FakeProducer:
         action: Callable[[str], None] | None = ACTIONS.get(mine.get("do", ""))
         if action is not None:
             action(str(self._log))
+        for done in (1, 2):
+            on_event(Progress(cell.id, "images", done, 2))
         if self._folder.record(cell.reference_id) is None:
             self._write(cell, cell.reference_id, "reference", {})
         self._write(cell, cell.id, cell.setting.name, mine)
@@ -129,4 +136,12 @@ def _interrupt(log: str) -> None:
     raise KeyboardInterrupt(log)
 
 
-ACTIONS: dict[str, Callable[[str], None]] = {"crash": _crash, "interrupt": _interrupt}
+def _raise(log: str) -> None:
+    raise ZeroDivisionError(log)
+
+
+def _hang(_: str) -> None:
+    threading.Event().wait()
+
+
+ACTIONS: dict[str, Callable[[str], None]] = {"crash": _crash, "interrupt": _interrupt, "raise": _raise, "hang": _hang}

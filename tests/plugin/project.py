@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def test_quantized(qregress_cell):
 """
 
 
+#: Plugins of this repository's own tests, which take half of the time of a run without them.
+_UNUSED = "-p no:hypothesispytest -p no:anyio"
+#: A second pipeline, before the configuration's own.
+ALPHA = '[pipelines.alpha]\nsource = "path:pipeline"\ndevices = ["cpu"]\n'
+
+
 class Project:
     """A folder with pytester in it."""
 
@@ -34,11 +41,24 @@ class Project:
         self.path = pytester.path
         self._environment = environment
         environment.delenv("PYTEST_ADDOPTS", raising=False)
+        self._lock_apart()
         write_project(self.path, CONFIG)
         self.behave({})
         shutil.copy(Path(__file__).with_name("fake_producer.py"), self.path)
         pytester.makeconftest(_CONFTEST)
         pytester.makepyfile(test_matrix=_TEST)
+
+    def _lock_apart(self) -> None:
+        """Do not wait for whoever else measures on this machine: nothing here is measured."""
+        folder = self.path / "tmp"
+        folder.mkdir()
+        self._environment.setenv("TMPDIR", str(folder))
+        self._environment.setattr(tempfile, "tempdir", str(folder))
+
+    def add_conftest(self, text: str) -> None:
+        """More of it."""
+        path = self.path / "conftest.py"
+        path.write_text(path.read_text() + text)
 
     def behave(self, cells: dict[str, dict[str, Any]]) -> None:
         """What becomes of cells, by id; the others pass."""
@@ -60,12 +80,21 @@ class Project:
     def run_apart(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as a user does."""
         self._environment.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+        self._environment.setenv("PYTEST_ADDOPTS", _UNUSED)
         return self.pytester.runpytest_subprocess(*arguments)
 
     def produced(self) -> list[str]:
         """The cells that were produced, in their order."""
         path = self.path / "produced.txt"
         return path.read_text().splitlines() if path.exists() else []
+
+    def processes(self) -> dict[str, set[str]]:
+        """Pipeline to the ids of the processes in which its cells were produced."""
+        found: dict[str, set[str]] = {}
+        for line in (self.path / "processes.txt").read_text().splitlines():
+            process, cell = line.split()
+            found.setdefault(cell.partition("/")[0], set()).add(process)
+        return found
 
     def results(self, out: str = ".qregress/latest") -> Run:
         """``run.json``, through the codec."""

@@ -65,7 +65,7 @@ def test_leaves_nothing_but_results(command: Command) -> None:
     before = {path.name for path in command.project.path.iterdir()}
     command()
     made = {path.name for path in command.project.path.iterdir()} - before
-    assert made == {".qregress", "produced.txt"}
+    assert made == {".qregress", "processes.txt", "produced.txt"}
 
 
 def test_failure(command: Command) -> None:
@@ -73,8 +73,8 @@ def test_failure(command: Command) -> None:
     command.project.behave({INT8: {"lpips": 0.2}, INT8_TE: {"do": "crash"}})
     ended = command()
     assert ended.code == 1
-    assert f"{INT8}: fail: quality.lpips\n  quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)" in ended.out
-    assert f"{INT8_TE}: crashed\n  the worker was ended by SIGSEGV; it was at: images 1/2\n  | last words" in ended.out
+    assert f"{INT8}: quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)\n  images: " in ended.out
+    assert f"{INT8_TE}: crashed: the worker was ended by SIGSEGV; it was at: images 1/2\n  | last words" in ended.out
     assert "1 pass, 1 fail, 1 crashed" in ended.out
     assert "Traceback" not in ended.out + ended.err
 

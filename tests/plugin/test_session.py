@@ -1,10 +1,6 @@
-"""``-x``, ``--lf``, Ctrl-C, and cells that are asked for more than once."""
+"""Ctrl-C, and cells that are asked for more than once."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -23,29 +19,6 @@ def pytest_runtest_protocol(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     return True
 """
-
-
-def test_exit_first(project: Project) -> None:
-    """Given ``-x``, when a cell fails, then the next is not run, and that is said."""
-    project.behave({INT8: {"lpips": 0.2}})
-    result = project.run("-x")
-    result.assert_outcomes(passed=1, failed=1)
-    assert project.produced() == [REFERENCE, INT8]
-    result.stdout.fnmatch_lines(["1 cells NOT run: the run ended before it"])
-    run = project.results()
-    assert (run.complete, list(run.not_run)) == (False, [INT8_TE])
-
-
-def test_last_failed(project: Project) -> None:
-    """Given ``--lf`` after a failure, then only the failed cell runs, and no other is missed."""
-    project.behave({INT8: {"lpips": 0.2}})
-    project.run()
-    project.behave({})
-    result = project.run("--lf")
-    result.assert_outcomes(passed=1)
-    assert [cell.id for cell in project.results().cells] == [INT8]
-    assert project.results().not_run == {}
-    assert project.results().complete
 
 
 def test_interrupt(project: Project) -> None:
@@ -92,23 +65,10 @@ def test_the_next_run_judges_anew(project: Project) -> None:
 
 
 def test_a_test_that_never_checks(project: Project) -> None:
-    """Given a test that takes a cell and does not check it, then the cell counts as not run."""
+    """Given a test that takes a cell and does not check it, then the cell counts as not run, and nothing is written."""
     project.pytester.makepyfile(test_matrix="def test_nothing(qregress_cell):\n    assert qregress_cell.id")
-    assert project.run().ret == pytest.ExitCode.OK
-    assert len(project.results().not_run) == 3
+    result = project.run()
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["3 cells NOT run: *", "3 not-run"])
+    assert not (project.path / ".qregress").exists()
     assert project.run("--qregress-require").ret == pytest.ExitCode.TESTS_FAILED
-
-
-def test_without_other_plugins(project: Project) -> None:
-    """Given no xdist and no cache, with strict markers and settings, then cells run as ever."""
-    result = project.run("-p", "no:cacheprovider", "--strict-markers", "--strict-config", "-W", "error")
-    result.assert_outcomes(passed=3)
-
-
-def test_collecting_imports_nothing_heavy(project: Project) -> None:
-    """Given a whole run with the stand-in for workers, then this side of it never imported torch."""
-    line = "import sys, pytest; code = pytest.main(['-q']); print(code.value, 'torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", line], cwd=project.path, capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
-    assert done.stdout.splitlines()[-1] == "0 False"

@@ -41,8 +41,7 @@ def test_fail(project: Project) -> None:
     folder = project.path / ".qregress" / "latest" / "cells" / INT8
     result.stdout.fnmatch_lines(
         [
-            f"{INT8}: fail: quality.lpips",
-            "  quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)",
+            "quality.lpips: mean LPIPS 0.2000 over 0.05 (budget)",
             f"  images: {folder}/images",
             f"  side by side: {folder}/sheet.png",
         ]
@@ -51,13 +50,22 @@ def test_fail(project: Project) -> None:
     assert (folder / "sheet.png").exists()
 
 
+def test_short_summary(project: Project) -> None:
+    """Given cells that failed in different ways, then on 80 columns the short summary still says in which."""
+    project.configure(("lpips = 0.05", 'lpips = 0.05\nmemory = "0.10x"'))
+    project.behave({INT8: {"do": "crash"}})
+    lines = project.run().outlines
+    short = [line.partition("] - Failed: ")[2] for line in lines if line.startswith("FAILED ")]
+    assert [text[:8] for text in short] == ["crashed:", "memory.s"], lines
+
+
 def test_crashed(project: Project) -> None:
     """Given a cell whose worker died, then it failed with what the worker said last, and the next one runs."""
     project.behave({INT8: {"do": "crash"}})
     result = project.run()
     assert result.ret == FAILED
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines([f"{INT8}: crashed", "*ended by SIGSEGV; it was at: images 1/2", "  | last words in *"])
+    result.stdout.fnmatch_lines(["crashed: *ended by SIGSEGV; it was at: images 1/2", "  | last words in *"])
     assert verdicts(project) == ["pass", "crashed", "pass"]
     assert not result.stdout.str().count("Traceback")
 

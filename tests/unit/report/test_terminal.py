@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from qregress.judge.verdict import judge
 from qregress.record import CellResult
 from qregress.report import terminal
@@ -109,11 +111,18 @@ def test_failure_says_where_the_images_are() -> None:
     """Given a cell over its limit, then value, limit, its origin and the images' paths are shown."""
     lines = terminal.failure(with_check("fail", "mean 0.1 over 0.05 (budget)"), RUN).splitlines()
     assert lines == [
-        f"{INT8}: fail: quality.lpips",
-        "  quality.lpips: mean 0.1 over 0.05 (budget)",
+        "quality.lpips: mean 0.1 over 0.05 (budget)",
         f"  images: {RUN / 'cells' / INT8 / 'images'}",
         f"  side by side: {RUN / 'cells' / INT8 / 'sheet.png'}",
     ]
+
+
+def test_several_failures_are_all_named_first() -> None:
+    """Given two checks that failed, then the first line names both, and each has a line of its own."""
+    checks = (make_check("fail", why="too far"), make_check("pass", "x"), make_check("fail", "memory.peak", "too much"))
+    result = msgspec.structs.replace(judged(), checks=checks, verdict="fail")
+    lines = terminal.failure(result, RUN).splitlines()
+    assert lines[:3] == ["quality.lpips, memory.peak", "  quality.lpips: too far", "  memory.peak: too much"]
 
 
 def test_crash_shows_the_last_words() -> None:
@@ -121,18 +130,18 @@ def test_crash_shows_the_last_words() -> None:
     log = "\n".join(f"line {number}" for number in range(100))
     result = judge(make_record(status="crashed", message="ended by SIGSEGV", log=log), None, {})
     lines = terminal.failure(result, RUN).splitlines()
-    assert lines[:2] == [f"{INT8}: crashed", "  ended by SIGSEGV"]
-    assert lines[2:-1] == [f"  | line {number}" for number in range(80, 100)]
+    assert lines[0] == "crashed: ended by SIGSEGV"
+    assert lines[1:-1] == [f"  | line {number}" for number in range(80, 100)]
     assert lines[-1] == f"  record: {RUN / 'cells' / INT8 / 'record.json'}"
 
 
 def test_undecided() -> None:
     """Given a cell that must be decided and was not, then the reason is one line."""
     assert terminal.undecided(with_check("void", "too noisy")) == (
-        f"{INT8}: void (--qregress-require): quality.lpips: too noisy"
+        "void (--qregress-require): quality.lpips: too noisy"
     )
     missing = judge(make_record(status="not-run", message="no compiler"), None, {})
-    assert terminal.undecided(missing) == f"{INT8}: not-run (--qregress-require): no compiler"
+    assert terminal.undecided(missing) == "not-run (--qregress-require): no compiler"
 
 
 def test_numbers_are_plain() -> None:

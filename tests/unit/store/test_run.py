@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qregress.errors import ConfigError
+from qregress.errors import ConfigError, Refused
 from qregress.judge.verdict import judge
 from qregress.record import Run, read
 from qregress.store.atomic import write_atomic
@@ -24,14 +24,16 @@ def test_start_makes_the_folder(tmp_path: Path) -> None:
 
 
 def test_start_empties_an_earlier_run(tmp_path: Path) -> None:
-    """Given an earlier run's folder, when another run starts, then nothing of the earlier one is left."""
+    """Given an earlier run's folder, when another run starts, then only what marks the new one is there."""
     folder = RunFolder(tmp_path / "out")
     folder.start("one")
     folder.write_record(make_record())
     (folder.root / "link").symlink_to(tmp_path)
     folder.start("two")
     assert folder.record(INT8) is None
-    assert sorted(path.name for path in folder.root.iterdir()) == [".gitignore", ".qregress-run"]
+    assert sorted(path.name for path in folder.root.iterdir()) == [".gitignore", ".qregress-run", "run.json"]
+    run = read(folder.run_json, Run)
+    assert (run.complete, run.cells) == (False, ())
     assert tmp_path.is_dir()
 
 
@@ -80,6 +82,39 @@ def test_check_changes_nothing(tmp_path: Path) -> None:
     folder.write_record(make_record())
     folder.check()
     assert folder.record(INT8) == make_record()
+
+
+def test_a_look_of_another_process_is_no_foreign_file(tmp_path: Path) -> None:
+    """Given what a check of another process of the run leaves for a moment, then the folder counts as empty."""
+    (tmp_path / ".qregress-probe-x").mkdir()
+    RunFolder(tmp_path).check()
+
+
+def test_belongs_to_the_last_run(tmp_path: Path) -> None:
+    """Given two runs in one folder, then it is the second's, and the first may no longer write there."""
+    first, second = RunFolder(tmp_path / "out"), RunFolder(tmp_path / "out")
+    assert not first.belongs_to("one")
+    first.start("one")
+    assert first.belongs_to("one")
+    second.start("two")
+    assert (first.belongs_to("one"), second.belongs_to("two")) == (False, True)
+    with second.owned():
+        pass
+    with pytest.raises(Refused, match="another run has taken over this folder"), first.owned():
+        pass
+
+
+def test_a_cell_is_started_once_in_a_run(tmp_path: Path) -> None:
+    """Given a cell that was started, then the same run may not start it again, and the next one may."""
+    folder = RunFolder(tmp_path / "out")
+    folder.start("one")
+    assert not folder.was_started(INT8)
+    folder.mark_started(INT8)
+    assert folder.was_started(INT8)
+    with pytest.raises(Refused, match=f"{INT8}: interrupted before it had a verdict, and not tried again"):
+        folder.mark_started(INT8)
+    folder.start("two")
+    folder.mark_started(INT8)
 
 
 def test_records_and_results_come_back(tmp_path: Path) -> None:
