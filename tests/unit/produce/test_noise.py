@@ -1,0 +1,141 @@
+"""The noise floor: what is run again, and by how much it moved each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import torch
+
+from qregress.produce.generate import Generated, join
+from qregress.produce.noise import measure
+from qregress.record import Noise, NoiseVariant, Record, Scores
+from tests.making import make_record
+
+PROMPTS = ("a small red circle", "a large blue square", "a green star")
+
+
+def made(level: int, latent: float) -> Generated:
+    """One image of one colour."""
+    return Generated(
+        images=torch.full((1, 3, 64, 64), level, dtype=torch.uint8),
+        finite=torch.tensor([True]),
+        latents=torch.full((1, 4, 8, 8), latent),
+        trajectory=torch.zeros(1, 2, 4, 8, 8),
+    )
+
+
+OWN = join([made(100 + index, 1.0 + index) for index in range(3)])
+BASE = join([made(90 + index, 0.5 + index) for index in range(3)])
+UNTRAINED = Scores(latents=(1.0, 0.33, 0.2))
+
+
+def noise(call: partial[Generated], *, batch_size: int = 1, repeatable: bool = True, reference: bool = False) -> Noise:
+    """Of a cell with random weights: no images are scored."""
+    record: Record = make_record(prompts=PROMPTS, scores=UNTRAINED, repeatable=repeatable)
+    steps: list[tuple[int, int]] = []
+    found = measure(
+        call,
+        record,
+        OWN,
+        None if reference else BASE,
+        device="cpu",
+        clip="pocket",
+        lpips="st-alex",
+        batch_size=batch_size,
+        on_variant=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[-1] == (len(found.variants), len(found.variants))
+    return found
+
+
+def answer(batches: list[list[int]], batch: Sequence[int], *, together: float = 0.0) -> Generated:
+    """The cell's own images; ``together`` is added to latents where prompts share a batch."""
+    batches.append(list(batch))
+    rows = OWN.rows(batch)
+    if len(batch) == 1 or not together:
+        return rows
+    return Generated(rows.images + 1, rows.finite, rows.latents + together, rows.trajectory)
+
+
+def of(found: Noise, name: str, score: str) -> tuple[float, ...]:
+    """One variant's figures."""
+    (variant,) = (variant for variant in found.variants if variant.name == name)
+    values: tuple[float, ...] = getattr(variant, score)
+    return values
+
+
+def test_first_prompts_again_backwards_in_one_batch() -> None:
+    """Given batches of one, then two prompts are run in one batch in reverse, and each is held against its own."""
+    batches: list[list[int]] = []
+    found = noise(partial(answer, batches))
+    assert batches[0] == [1, 0]
+    assert of(found, "batch", "latents") == (0.0, 0.0)
+    assert of(found, "batch", "pixels") == (0.0, 0.0)
+
+
+def test_larger_batches_are_taken_apart() -> None:
+    """Given batches of two, then the prompts are run alone."""
+    batches: list[list[int]] = []
+    noise(partial(answer, batches), batch_size=2)
+    assert batches[:2] == [[1], [0]]
+
+
+def test_what_a_batch_moves_is_seen() -> None:
+    """Given latents that depend on the batch, then by how much the distance to the reference grows."""
+    found = noise(partial(answer, [], together=0.25))
+    expected = [(0.75 - 0.5) / 0.5, (0.75 - 0.5) / 1.5]
+    assert of(found, "batch", "latents") == pytest.approx(expected)
+    assert of(found, "batch", "pixels") == pytest.approx((1.0, 1.0))
+    assert found.of_prompt("latents") == pytest.approx(0.5)
+    assert found.of_mean("latents", 2) == pytest.approx(sum(expected) / 2)
+
+
+def test_a_reference_is_held_against_itself() -> None:
+    """Given a reference, then what it moves is its distance from its own latents."""
+    found = noise(partial(answer, [], together=0.25), reference=True)
+    assert of(found, "batch", "latents") == pytest.approx((0.25 / 1.0, 0.25 / 2.0))
+
+
+def test_repeated_bits_are_not_run_again() -> None:
+    """Given a cell that repeated itself while it ran, then that is not tried once more; one that did not, is."""
+    batches: list[list[int]] = []
+    found = noise(partial(answer, batches), repeatable=True)
+    kept = len(batches)
+    assert of(found, "again", "latents") == (0.0, 0.0)
+    noise(partial(answer, batches), repeatable=False)
+    assert len(batches) - kept == kept + 2
+
+
+def test_threads_are_given_back() -> None:
+    """Given several threads, then half of them are used for a while, and all of them afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen: list[int] = []
+
+    def call(batch: Sequence[int]) -> Generated:
+        seen.append(torch.get_num_threads())
+        return OWN.rows(batch)
+
+    try:
+        noise(partial(call))
+        assert 1 in seen
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_random_weights_have_no_image_scores() -> None:
+    """Given a cell whose images mean nothing, then neither LPIPS nor CLIP is in its noise."""
+    found = noise(partial(answer, [], together=0.25))
+    assert all(variant.lpips == () and variant.clip == () for variant in found.variants)
+
+
+def test_mean_over_more_prompts_scatters_less() -> None:
+    """Given shifts of both signs, then the mean of many prompts moves by less; given one common shift, by all of it."""
+    scatter = Noise(variants=(NoiseVariant(name="batch", latents=(0.1, -0.1)),))
+    assert scatter.of_mean("latents", 1) == pytest.approx(0.1)
+    assert scatter.of_mean("latents", 100) == pytest.approx(0.01)
+    common = Noise(variants=(NoiseVariant(name="batch", latents=(0.1, 0.1)),))
+    assert common.of_mean("latents", 100) == pytest.approx(0.1)
