@@ -10,7 +10,8 @@ import pytest
 from qregress.errors import ConfigError
 from qregress.judge.verdict import judge
 from qregress.record import Run, read
-from qregress.store.run import RunFolder, write_atomic
+from qregress.store.atomic import write_atomic
+from qregress.store.run import RunFolder
 from tests.making import INT8, make_record
 
 
