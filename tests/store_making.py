@@ -80,7 +80,7 @@ def make_noise(lpips: float = 0.001) -> Noise:
     return Noise(variants=(NoiseVariant(name="again", lpips=(lpips, -lpips), pixels=(0.1, 0.1)),))
 
 
-def finished_record(cell_id: str, *, step: int = 0, prompts: int = 2, size: int = 16, **fields: Any) -> Record:
+def finished_record(cell_id: str, *, step: int = 0, prompts: int = 2, **fields: Any) -> Record:
     """A record as a run leaves it, whose every figure and image depends on ``step``."""
     pipeline, setting, workload = cell_id.split("/")
     digest = hashlib.sha256(f"{cell_id} {step}".encode()).hexdigest()
@@ -168,10 +168,10 @@ def write_matrix(path: Path, settings: int, workloads: int = 1, *, more: str = "
 
 
 def write_matrix_run(
-    root: Path, settings: int, workloads: int = 1, *, step: int = 0, prompts: int = 2, size: int = 16
+    root: Path, settings: int, workloads: int = 1, *, step: int = 0, prompts: int = 2, size: int = 16, **fields: Any
 ) -> Path:
     """The run of all cells of ``write_matrix``; every file of another step's run differs."""
-    records = [finished_record(cell, step=step, prompts=prompts) for cell in matrix_ids(settings, workloads)]
+    records = [finished_record(cell, step=step, prompts=prompts, **fields) for cell in matrix_ids(settings, workloads)]
     return write_run(root, records, step=step, size=size)
 
 
@@ -213,5 +213,3 @@ def pack(run: Path, target: Path, *, top: str = "") -> Path:
 def write_json(path: Path, value: Any) -> None:
     """Plain JSON of plain data."""
     path.write_bytes(msgspec.json.encode(value))
-
-
