@@ -135,6 +135,8 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
 def _drop_if_empty(folder: Path) -> bool:
     try:
         folder.rmdir()
+    except FileNotFoundError:  # by whoever was killed here before
+        return True
     except OSError:
         return False
     return True
