@@ -28,10 +28,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> tuple[Config, Store]:
-    """Today's configuration and its baselines. Raises ``ConfigError``."""
+    """Today's configuration and its baselines. Raises ``ConfigError``, and ``StoreError`` for what is no store."""
     path = Path(options.config) if options.config else configuration.find(Path.cwd())
     config = configuration.load(path, factories.of_folder(Path.cwd()))
-    return config, Store(configuration.baselines_folder(config, options.baselines, Path.cwd()))
+    store = Store(configuration.baselines_folder(config, options.baselines, Path.cwd()))
+    if config.baselines.used:
+        store.check()
+    return config, store
 
 
 def chosen(cells: Iterable[str], expression: str | None) -> list[str]:

@@ -81,6 +81,8 @@ def _compared(before: FinishedRun, one: Record, after: FinishedRun, two: Record)
         words.append(f"ran on {was.baseline.device_class}, then on {now.baseline.device_class}")
 
     def moved() -> tuple[float, ...] | None:
+        if len(one.images) != len(two.images):
+            return None
         pairs = zip(one.images, two.images, strict=True)
         return tuple(distance(before.image(one.id, a), after.image(two.id, b)) for a, b in pairs)
 

@@ -24,9 +24,9 @@ def add(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Returns 1 where there are orphans that stay, or damage; 0 for a store that is clean."""
     config, store = common.load(options)
-    store.check()
     known = {cell.id for cell in config.cells()}
-    damage = store.damage()
+    # What is removed need not be whole.
+    damage = {key: text for key, text in store.damage().items() if key.cell in known or not options.prune}
     for text in damage.values():
         print(text)
     keys = store.places()

@@ -36,8 +36,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One cell's baseline before and after.
 
-    ``kind``: ``new`` (there was none), ``changed`` (something else was asked for), ``failing`` (its regression checks
-    failed), ``same`` (within its limits). ``words``: what ``changed`` means.
+    ``kind``: ``new`` (there was none), ``changed`` (something else was asked for, or what was there is damaged),
+    ``failing`` (its regression checks failed), ``same`` (within its limits). ``words``: what ``changed`` means.
     """
 
     id: str
@@ -161,7 +161,9 @@ def _entry(
     baseline = baseline_of(record, result.coverage, record.noise)
     found = present.get(Key(baseline.device_class, record.id))
     before = found if isinstance(found, Entry) else None
-    words = "; ".join(differences(before.baseline.asked, baseline.asked)) if before is not None else ""
+    words = str(found) if isinstance(found, StoreError) else ""
+    if before is not None:
+        words = "; ".join(differences(before.baseline.asked, baseline.asked))
     comparable = before is not None and not words
     noise_from = None
     if baseline.noise is None and before is not None and comparable and before.baseline.noise is not None:
@@ -185,7 +187,7 @@ def _entry(
     files[ACCEPTED] = seal(accepted)
     change = Change(
         id=record.id,
-        kind=kind_of(result, comparable, known=before is not None),
+        kind=kind_of(result, comparable, known=found is not None),
         before=before,
         after=Entry(baseline=baseline, accepted=accepted),
         words=words,

@@ -30,7 +30,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     if git is None:
         return None
     try:
-        done = subprocess.run([git, *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([git, *arguments], cwd=folder, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    text = done.stdout.decode(errors="replace").strip()  # git keeps a name in whatever bytes it was given
+    return text or None if done.returncode == 0 else None

@@ -77,7 +77,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def seal(accepted: Accepted) -> bytes:
     """The file of an acceptance, with its own digest in it."""
     plain = encode(msgspec.structs.replace(accepted, sha256=""))
-    return plain.replace(_SEAL % b"", _SEAL % hashlib.sha256(plain).hexdigest().encode())
+    before, _, after = plain.rpartition(_SEAL % b"")  # a package may have the name, too
+    return before + _SEAL % hashlib.sha256(plain).hexdigest().encode() + after
 
 
 def is_sealed(data: bytes, sha256: str) -> bool:

@@ -59,8 +59,14 @@ class Store:
         there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or _read_only(there):
             raise StoreError(f"{self.root}: cannot be written: {there} is read-only; nothing was accepted")
-        if self.root.is_dir() and not (self.root / MARK).exists() and any(self.root.iterdir()):
-            raise StoreError(f"{self.root}: holds other files and no baselines; choose another folder for them")
+        if self._is_foreign():
+            with self._reading():  # again under the lock: it may be another process's first write
+                foreign = self._is_foreign()
+            if foreign:
+                raise StoreError(f"{self.root}: holds other files and no baselines; choose another folder for them")
+
+    def _is_foreign(self) -> bool:
+        return self.root.is_dir() and not (self.root / MARK).exists() and any(self.root.iterdir())
 
     def places(self) -> list[Key]:
         """All entries, sorted, damaged ones too."""
@@ -125,12 +131,15 @@ class Store:
 
     def copy(self, target: Path) -> None:
         """All of it, as it is now, to a folder that is not there yet; nothing where there is nothing."""
-        try:
-            with self._reading():
-                if (self.root / MARK).exists():
-                    shutil.copytree(self.root, target)
-        except shutil.Error as error:
-            raise StoreError(f"{target}: cannot be written: {error.args[0][0][2]}") from None
+        with self._reading():
+            if not (self.root / MARK).exists():
+                return
+            try:
+                shutil.copytree(self.root, target, ignore=shutil.ignore_patterns(journal.FOLDER))
+            except shutil.Error as error:
+                raise StoreError(f"{target}: cannot be written: {error.args[0][0][2]}") from None
+            except OSError as error:
+                raise StoreError(f"{target}: cannot be written: {error.strerror or error}") from None
 
     def write(
         self,
@@ -151,7 +160,8 @@ class Store:
                 self._commit(written, removed)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise StoreError(f"{self.root}: cannot be written: {reason}; nothing was accepted") from None
+            left = "whoever opens it next finishes the write" if journal.decided(self.root) else "nothing was accepted"
+            raise StoreError(f"{self.root}: cannot be written: {reason}; {left}") from None
 
     def _commit(self, written: Mapping[Key, dict[str, bytes]], removed: Collection[Key]) -> None:
         puts: dict[str, bytes] = {}
@@ -166,8 +176,9 @@ class Store:
         drops += [name for key in removed for name in self._files(key)]
         if not puts and not drops:
             return
-        if not (self.root / MARK).exists():
+        if not self._holds(MARK, encode(_Mark())):  # of an older schema too: what is written now is not of that one
             puts[MARK] = encode(_Mark())
+        if not (self.root / MARK).exists():
             puts[".gitignore"] = f"{journal.FOLDER}/\n".encode()
             puts[".gitattributes"] = b"* -text\n"  # files are held against their digests: no line ends of Windows
         journal.commit(self.root, puts, drops)
@@ -184,28 +195,46 @@ class Store:
     def _reading(self) -> Iterator[None]:
         """Under a shared lock, with nothing left half done."""
         try:
-            if self.root.is_dir() and journal.pending(self.root):
-                with locked(self.root):
-                    journal.recover(self.root)
-            with locked(self.root, shared=True) if self.root.is_dir() else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                while self.root.is_dir():
+                    lock = stack.enter_context(contextlib.ExitStack())
+                    lock.enter_context(locked(self.root, shared=True))
+                    # Looked at under the lock: while this one waited for it, a writer may have been killed.
+                    if not journal.pending(self.root) or self._is_rubbish():
+                        break
+                    lock.close()
+                    self._recover()
                 yield
         except OSError as error:
             raise StoreError(f"{error.filename or self.root}: cannot be read: {error.strerror or error}") from None
-        except msgspec.MsgspecError as error:
+
+    def _is_rubbish(self) -> bool:
+        """What an interrupted write has left decides nothing, and cannot be cleared away: the old store is whole."""
+        return not journal.decided(self.root) and not os.access(self.root, os.W_OK | os.X_OK)
+
+    def _recover(self) -> None:
+        try:
+            with locked(self.root):
+                journal.recover(self.root)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.root}: cannot finish the write that was interrupted here: {reason}") from None
+        except journal.DamagedPlanError:
             place = self.root / journal.FOLDER
-            raise StoreError(f"{place}: an interrupted write left a damaged plan ({error}); remove it") from None
+            hint = "remove it, and restore the folder (git checkout)"
+            raise StoreError(f"{place}: an interrupted write left a damaged plan; {hint}") from None
 
     def _keys(self) -> list[Key]:
-        if not (self.root / MARK).exists():
-            return []
-        files = (path for name in (BASELINE, ACCEPTED) for path in self.root.rglob(name))
+        files = (path for name in (BASELINE, ACCEPTED) for path in self.root.glob(f"*/*/*/*/{name}"))
         places = {path.parent.relative_to(self.root).as_posix() for path in files}
         return sorted(Key(*place.split("/", 1)) for place in places if _ID.match(place))
 
     def _entry(self, key: Key) -> Entry | None:
         folder = self.root / key.path
-        if not (self.root / MARK).exists() or not any((folder / name).exists() for name in (BASELINE, ACCEPTED)):
+        if not any((folder / name).exists() for name in (BASELINE, ACCEPTED)):
             return None
+        if not (self.root / MARK).exists():
+            raise StoreError(f"{self.root / MARK}: is missing, and {key.path} is there; restore it (git checkout)")
         accepted = self._decode(folder / ACCEPTED, Accepted)
         if not is_sealed((folder / ACCEPTED).read_bytes(), accepted.sha256):
             raise StoreError(f"{folder / ACCEPTED}: was edited by hand; {_HINT}")
@@ -230,7 +259,7 @@ class Store:
             raise StoreError(f"{path}: is missing; {_HINT}") from None
         except SchemaError as error:
             raise StoreError(f"{path}: {error}") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(f"{path}: cannot be read: {error}; {_HINT}") from None
 
 

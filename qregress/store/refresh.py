@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from qregress.errors import ConfigError, nearest
+from qregress.errors import ConfigError, StoreError, nearest
 from qregress.judge.waivers import Waiver
 from qregress.record import CellResult
 from qregress.store.accept import Acceptance, Kind, Reason, accept
@@ -70,10 +71,26 @@ def write(
     cells = [result.id for result in results if result.accepted is not None]
     if not cells:
         return None
-    target = store
-    if refresh.proposed:
-        target = Store(out / PROPOSED)
-        store.copy(target.root)  # whole, so that it can take the store's place
+    target = _proposal(store, out) if refresh.proposed else store
     with FinishedRun(out) as run:
         found = accept(target, run, cells, Reason(by=by, why=refresh.reason), waived=waived, images=images)
+    if refresh.proposed:
+        target = _published(target, out / PROPOSED)
     return target, found
+
+
+def _proposal(store: Store, out: Path) -> Store:
+    """All of the store, so that it can take the store's place, under a name that nobody takes for a whole one yet."""
+    target = Store(out / f".{PROPOSED}")
+    shutil.rmtree(target.root, ignore_errors=True)
+    store.copy(target.root)
+    return target
+
+
+def _published(proposal: Store, target: Path) -> Store:
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        proposal.root.rename(target)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return Store(target)
