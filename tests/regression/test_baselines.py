@@ -43,10 +43,8 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "2 cells NOT compared with a baseline: no baselines in baselines/" in finished.output
     assert f"qregress accept {folder / 'out'} --reason …" in finished.output
     baselines = folder / "baselines"
-    code = cli.main(
-        ["accept", str(folder / "out"), "--reason=healthy", f"--config={folder / 'matrix.toml'}"]
-        + [f"--baselines={baselines}"]
-    )
+    options = [f"--config={folder / 'matrix.toml'}", f"--baselines={baselines}", "--reason=healthy"]
+    code = cli.main(["accept", str(folder / "out"), *options])
     assert code == 0
     return baselines
 

@@ -42,7 +42,7 @@ def test_scatter_is_less_in_a_mean_of_many() -> None:
 
 
 def test_the_worst_variant_counts() -> None:
-    """Given several variants, then the one that moved most sets the floor, whichever its sign; empty ones say nothing."""
+    """Given several variants, then the one that moved most counts, whichever its sign; empty ones say nothing."""
     variants = [NoiseVariant(name=name, lpips=moved) for name, moved in (("a", (0.0,)), ("b", (-0.3,)), ("c", ()))]
     noise = Noise(variants=tuple(variants))
     assert (noise.of_mean("lpips", 1), noise.of_prompt("lpips")) == (0.3, 0.3)
