@@ -35,13 +35,14 @@ def numbers(result: CellResult) -> dict[str, float | str]:
 
 def failure(result: CellResult, run: Path) -> str:
     """All that is needed to act on a cell that failed; ``run`` is the run's folder."""
-    failed = ", ".join(check.name for check in result.checks if check.verdict == "fail")
+    # A cell that is only waived comes here under --runxfail.
+    shown = [check for check in result.checks if check.verdict in {"fail", result.verdict}]
+    failed = ", ".join(check.name for check in shown)
     lines = [f"{result.id}: {result.verdict}" + (f": {failed}" if failed else "")]
     if result.message:
         lines.append(f"  {result.message}")
-    for check in result.checks:
-        if check.verdict == "fail":
-            lines += _check_lines(check)
+    for check in shown:
+        lines += _check_lines(check)
     if result.images:
         lines.append(f"  images: {(run / result.images[0]).parent}")
         if result.sheet:

@@ -193,7 +193,7 @@ def test_absolute_limits_of_a_device(
     """Given a limit in bytes or seconds for some devices, then it binds there, and is void on any other."""
     where = make_fingerprint(device_class)
     record = make_record(memory=make_memory(2000), timing=make_timing(2.0, 1.0), fingerprint=where)
-    found = check(name, record, **{key: limit, "device": pattern})
+    found = check(name, record, None, **{key: limit, "device": pattern})
     assert found is not None
     assert found.verdict == expected
     if expected == "void":
