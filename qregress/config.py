@@ -61,7 +61,7 @@ Kept = Literal["images", "hash", "none"]
 
 class _Baselines(msgspec.Struct, forbid_unknown_fields=True):
     path: str | None = None
-    store: Kept = "images"
+    store: str = "images"
 
 
 class Baselines(msgspec.Struct, frozen=True):
@@ -221,9 +221,10 @@ class _Loader:
             if name not in fields:
                 self.fail(f"{key}.{name}", f"unknown key; {nearest(name, fields)}")
         try:
-            return msgspec.convert(value, kind)
+            return msgspec.convert(value, kind, builtin_types=(dt.date, dt.datetime))
         except msgspec.ValidationError as error:
             text, _, where = str(error).partition(" - at `$")
+            text += ", as in 2027-06-30, without quotes or time" if "`date`" in text else ""
             self.fail(key + where.rstrip("`"), text[0].lower() + text[1:])
 
     def tables(self, raw: dict[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:
@@ -403,8 +404,12 @@ class _Loader:
 
     def baselines(self, raw: dict[str, Any]) -> Baselines:
         table: _Baselines = self.convert("baselines", raw.get("baselines", {}), _Baselines)
+        if table.store not in get_args(Kept):
+            self.fail("baselines.store", f"unknown kind '{table.store}'; {nearest(table.store, get_args(Kept))}")
+        if table.path is not None and not table.path.strip():
+            self.fail("baselines.path", "empty; name a folder, or leave it out for baselines/ in the root")
         path = (self.path.parent / table.path).resolve() if table.path is not None else None
-        return Baselines(path=path, store=table.store)
+        return Baselines(path=path, store=cast("Kept", table.store))
 
     def run(self, raw: dict[str, Any]) -> Run:
         table: _Run = self.convert("run", raw.get("run", {}), _Run)

@@ -197,7 +197,7 @@ class PytestSession:
             damaged = [text for key, text in store.damage().items() if key.cell in cells]
         except StoreError as error:
             raise pytest.UsageError(str(error)) from None
-        if damaged and self._refresh is None:
+        if damaged and (self._refresh is None or not self._refresh.wants("changed")):
             more = f" (and {len(damaged) - 1} more: qregress orphans lists them)" if len(damaged) > 1 else ""
             raise pytest.UsageError(f"{damaged[0]}{more}")
 
@@ -287,8 +287,12 @@ class PytestSession:
         if opened:
             ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             complete = ended and self._chosen <= judged
+            # Under -x the exit status is that of a run that went through.
+            stopped = not ended or (not complete and bool(session.shouldfail or session.shouldstop))
+            if stopped:
+                self._writer.take_back(f"NOT accepted, as the run ended early; to accept it: {self._accept_it}")
             self._writer.write(complete=complete)
-            self._keep_baselines(session, ended=ended, full=complete and self._is_full())
+            self._keep_baselines(session, complete=complete)
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if self.require and self._writer.not_run and green:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -298,11 +302,15 @@ class PytestSession:
         """Whether every cell of the configuration was run, or is another device's."""
         return self._chosen | self._writer.not_run.keys() == self._cells.keys()
 
-    def _keep_baselines(self, session: pytest.Session, *, ended: bool, full: bool) -> None:
+    @property
+    def _accept_it(self) -> str:
+        return f"qregress accept {self.root} --reason …"
+
+    def _keep_baselines(self, session: pytest.Session, *, complete: bool) -> None:
         """Write what was refreshed; in a full run, notice baselines that nothing asks for. Raises ``UsageError``."""
         marked = [result for result in self._writer.results if result.accepted is not None]
         try:
-            if self._refresh is not None and marked and ended:
+            if self._refresh is not None and marked:
                 self._accepted = refresh.write(
                     self._refresh,
                     self._session.store,
@@ -312,10 +320,15 @@ class PytestSession:
                     waived=self._session.config.waivers,
                     images=self._session.config.baselines.images,
                 )
-            if full and self._session.config.baselines.used:
+            if complete and self._is_full() and self._session.config.baselines.used:
                 self._orphans = [key for key in self._session.store.places() if key.cell not in self._cells]
         except QregressError as error:
-            hint = f"; the run is kept: qregress accept {self.root} --reason …" if marked else ""
+            hint = ""
+            if marked and self._accepted is None:
+                hint = f"; the run is kept: {self._accept_it}"
+                self._writer.take_back("NOT accepted, as the baselines could not be written")
+                with contextlib.suppress(OSError):
+                    self._writer.write(complete=complete)
             raise pytest.UsageError(f"{error}{hint}") from None
         if self._orphans and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -244,8 +244,8 @@ class CoverageSummary(Data, frozen=True, kw_only=True):
 class CellResult(Data, frozen=True, kw_only=True):
     """A judged cell, as run.json holds it.
 
-    ``images`` and ``sheet`` are paths inside the run's folder. ``accepted``: this run makes it a baseline, ``"new"`` or
-    ``"changed"``.
+    ``images`` and ``sheet`` are paths inside the run's folder. ``accepted``: this run makes it a baseline: a kind
+    of ``qregress.store.accept``.
     """
 
     id: str

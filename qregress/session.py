@@ -99,48 +99,71 @@ class Session:
         self.folder.mark_started(cell.id)
         record = self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
-        past = None
-        if self.config.baselines.used:
-            past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
-        result = self._held(cell, record, reference, past)
-        kind = self._refreshed_as(record, past, result)
-        if kind is not None or any(check.verdict == "new" for check in result.checks):
-            record = self._with_noise(cell, record)  # it may become a baseline
-        if kind is not None:
-            if self._refresh is not None and not self._refresh.proposed:
-                result = self._held(cell, record, reference, History(as_accepted(record, result)))
-            result = msgspec.structs.replace(result, accepted=kind)
+        past, result = self._compared(cell, record, reference)
+        if past is not None and record.status == "ran":
+            kind = self._kind(cell, record, past, result)
+            refresh = self._refresh if self._refresh is not None and self._refresh.wants(kind) else None
+            lacking = None
+            if refresh is not None or any(check.verdict == "new" for check in result.checks):
+                record, lacking = self._with_noise(cell, record)  # this record may become a baseline
+            if refresh is not None:
+                result = self._refreshed(refresh, kind, cell, record, reference, result)
+            if lacking is not None:
+                result = msgspec.structs.replace(result, notes=(*result.notes, lacking))
         if record.images:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
         self.folder.write_result(result)
         return result
 
+    def _compared(self, cell: Cell, record: Record, reference: Record | None) -> tuple[History | None, CellResult]:
+        """Held against what was accepted too, where this configuration has baselines."""
+        if not self.config.baselines.used:
+            return None, self._held(cell, record, reference, None)
+        try:
+            past = history(self.store, record, lambda name: (self.folder.cell(cell.id) / name).read_bytes())
+            return past, self._held(cell, record, reference, past)
+        except StoreError as error:
+            if self._refresh is None:
+                raise
+            past = History(None, str(error))  # what is damaged there is about to be replaced
+            return past, self._held(cell, record, reference, past)
+
     def _held(self, cell: Cell, record: Record, reference: Record | None, past: History | None) -> CellResult:
         """Held against its limits and what was accepted."""
         limits = self.config.budgets.of(cell.id)
         return judge(record, reference, limits, history=past, waived=self.config.waivers)
 
-    def _with_noise(self, cell: Cell, record: Record) -> Record:
-        """The record with its noise floor; a crash on the way there takes nothing from what was measured before."""
+    def _with_noise(self, cell: Cell, record: Record) -> tuple[Record, str | None]:
+        """The record with its noise floor, or why it has none: a crash here takes nothing of what was measured."""
+        why = None
         try:
             if self._producer is not None:
                 self._producer.measure_noise(cell, self._on_event)
         except Crash as crash:
             self.close()
-            self._on_event(Say(f"{cell.id}: its noise floor could not be measured: {crash}"))
+            why = f"its noise floor could not be measured: {crash}"
+            self._on_event(Say(f"{cell.id}: {why}"))
         except BaseException:
             self.close()
             raise
-        return self.folder.record(cell.id) or record
+        return self.folder.record(cell.id) or record, why
 
-    def _refreshed_as(self, record: Record, past: History | None, result: CellResult) -> Kind | None:
-        """Where a record stands towards the baseline that it becomes at the run's end; ``None`` if it will not."""
-        if self._refresh is None or past is None:
-            return None
-        known = record.fingerprint is not None and self._known(record.fingerprint.device_class, record.id)
-        kind = kind_of(result, comparable=past.entry is not None, known=known)
-        return kind if self._refresh.wants(kind) and refusal(record, result) is None else None
+    def _kind(self, cell: Cell, record: Record, past: History, result: CellResult) -> Kind:
+        """Where the cell stands towards its baseline."""
+        known = record.fingerprint is not None and self._known(record.fingerprint.device_class, cell.id)
+        return kind_of(result, comparable=past.entry is not None, known=known)
+
+    def _refreshed(
+        self, refresh: Refresh, kind: Kind, cell: Cell, record: Record, reference: Record | None, result: CellResult
+    ) -> CellResult:
+        """The result under a refresh: judged by itself where it becomes the baseline, which the run's end writes."""
+        why = refusal(record, result)
+        if why is not None:
+            return msgspec.structs.replace(result, notes=(*result.notes, f"NOT accepted: {why}"))
+        if not refresh.proposed:
+            result = self._held(cell, record, reference, History(as_accepted(record, result)))
+        return msgspec.structs.replace(result, accepted=kind)
 
     def _known(self, device_class: str, cell: str) -> bool:
         try:
@@ -248,6 +271,12 @@ class RunWriter:
         """Take one more judged cell."""
         self._results[result.id] = result
         self.write(complete=False)
+
+    def take_back(self, note: str) -> None:
+        """Nothing has become a baseline after all."""
+        for cell, result in self._results.items():
+            if result.accepted is not None:
+                self._results[cell] = msgspec.structs.replace(result, accepted=None, notes=(*result.notes, note))
 
     def write(self, *, complete: bool) -> None:
         """Write ``run.json``."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qregress.matrix import Cell, Pipeline, Setting, Workload
-from qregress.record import Check, Memory, Record, Scores, Timing, Verdict
+from qregress.record import Asked, Check, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing, Verdict
 
 CONFIG = """
 [pipelines.pixart]
@@ -99,3 +99,34 @@ def make_timing(seconds: float, reference: float, pairs: int = 8) -> Timing:
 def make_check(verdict: Verdict, name: str = "quality.lpips", why: str = "because") -> Check:
     """A check with a verdict."""
     return Check(name=name, verdict=verdict, value=0.1, limit=0.05, basis="budget", why=why)
+
+
+def make_fingerprint(device_class: str = "cpu-test", name: str = "a CPU", threads: int = 2) -> Fingerprint:
+    """Where a record was made, as far as a check looks at it."""
+    return Fingerprint(
+        python="3",
+        platform="test",
+        device="cpu",
+        device_name=name,
+        device_bytes=0,
+        threads=threads,
+        packages={},
+        device_class=device_class,
+    )
+
+
+def make_acceptable(cell_id: str = INT8, **fields: Any) -> Record:
+    """A record with all that a baseline needs; ``fields`` replace what it has."""
+    asked = Asked(source_sha256="2" * 64, call={}, setting={}, workload={}, initial_sha256="3" * 64)
+    given = {
+        "fingerprint": make_fingerprint(),
+        "asked": asked,
+        "latents_sha256": "0" * 64,
+        "images_sha256": "1" * 64,
+    }
+    return make_record(cell_id, **(given | fields))
+
+
+def make_noise(*moved: float, score: str = "lpips") -> Noise:
+    """One variant that moved a score of each prompt by so much."""
+    return Noise(variants=(NoiseVariant(name="again", **{score: moved}),))

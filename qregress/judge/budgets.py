@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True):
     def parse(cls, table: dict[str, Any], origin: str = "budget") -> Limits:
         """From a TOML table; raises ``ValueError`` with one line that names the key."""
         device = table.get(_DEVICE)
-        if device is not None and not isinstance(device, str):
+        if device is not None and not (isinstance(device, str) and device.strip()):
             raise ValueError(f'{_DEVICE}: expected a text like "cuda-nvidia-h100*", found {device!r}')
         parsed = {name: _parse(name, value, origin) for name, value in table.items() if name != _DEVICE}
         return cls({name: msgspec.structs.replace(limit, device=device) for name, limit in parsed.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,7 @@ def latents(record: Record, history: History) -> Check | None:
     """Relative L2 of the final latents against the reference's: what no decoder and no rounding has hidden."""
     if record.scores is None or not record.scores.latents:
         return None
-    return _compared("regression.latents", "latents", record, history, lambda scores: _finite(scores.latents))
+    return _compared("regression.latents", "latents", record, history, lambda scores: scores.latents)
 
 
 def memory(record: Record, history: History) -> Check | None:
@@ -159,13 +160,13 @@ def drift(record: Record, history: History) -> Check | None:
 
 
 def _compared(
-    name: str, score: str, record: Record, history: History, pick: Callable[[Scores], Sequence[float]]
+    name: str, score: str, record: Record, history: History, pick: Callable[[Scores], Sequence[float | None]]
 ) -> Check:
     """A score of each prompt against the accepted one of the same prompt."""
     entry = history.entry
     if entry is None or entry.baseline.scores is None or record.scores is None:
         return _new(name, history)
-    before, now = pick(entry.baseline.scores), pick(record.scores)
+    before, now = _finite(pick(entry.baseline.scores)), _finite(pick(record.scores))
     if len(before) != len(now):
         return Check(
             name=name, verdict="new", why=f"{len(now)} prompts were scored, {len(before)} when it was accepted"
@@ -175,16 +176,19 @@ def _compared(
             _same_weights(score, record.scores, entry.baseline.scores)
         except MetricError as error:
             return Check(name=name, verdict="new", why=str(error))
-    mean_before, mean_now = statistics.fmean(before), statistics.fmean(now)
-    added = margin(score, mean_before, entry.baseline.noise, len(before))
+    # Infinity from infinity is no rise, and one such prompt would take the whole mean's limit with it.
+    known = [index for index, old in enumerate(before) if math.isfinite(old)]
+    if not known:
+        return Check(name=name, verdict="new", why="what was accepted is not finite for any prompt")
+    mean_before, mean_now = (statistics.fmean(values[index] for index in known) for values in (before, now))
+    added = margin(score, mean_before, entry.baseline.noise, len(known))
     limit = mean_before + added.value
-    rise, at = max((new - old, index) for index, (old, new) in enumerate(zip(before, now, strict=True)))
-    room = prompt_margin(score, mean_before, entry.baseline.noise)
-    bound = before[at] + room
+    at = max(known, key=lambda index: now[index] - before[index])
+    bound = before[at] + prompt_margin(score, mean_before, entry.baseline.noise)
     failed = []
     if mean_now > limit:
         failed.append(f"mean {mean_now:.5f} over {limit:.5f} ({added.basis})")
-    if rise > room:
+    if now[at] > bound:
         prompt = record.prompts[at] if at < len(record.prompts) else at
         failed.append(f"{now[at]:.5f}, accepted {before[at]:.5f}, over {bound:.5f} for prompt {prompt!r}")
     return Check(
@@ -210,7 +214,8 @@ def _drops(scores: Scores) -> tuple[float, ...]:
 
 
 def _finite(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(float("inf") if value is None else value for value in values)
+    """Infinity for what was not: it is beyond every limit, where a comparison with NaN is never true."""
+    return tuple(math.inf if value is None or math.isnan(value) else value for value in values)
 
 
 def _same_weights(score: str, mine: Scores, other: Scores) -> None:

@@ -54,7 +54,7 @@ def judge(
         latency=_latency(record),
         coverage=_coverage(record.coverage),
         scores=_scores(record),
-        notes=(*_notes(record), *_unlimited(record, limits), *notes),
+        notes=(*_notes(record), *_unlimited(record, limits, found), *notes),
         weights=record.scores.weights if record.scores is not None else (),
         images=tuple(f"cells/{record.id}/{name}" for name in record.images),
         sheet=f"cells/{record.id}/sheet.png" if record.images else None,
@@ -133,8 +133,8 @@ def _scores(record: Record) -> dict[str, float | None]:
     return found
 
 
-def _unlimited(record: Record, limits: dict[str, Limit]) -> list[str]:
-    """What was measured and judged by nothing: a gate without budgets is green whatever happens."""
+def _unlimited(record: Record, limits: dict[str, Limit], found: Sequence[Check]) -> list[str]:
+    """What was measured and judged by nothing: a gate without budgets or baselines is green whatever happens."""
     if record.status != "ran" or record.setting == REFERENCE:
         return []
     measured = {
@@ -142,7 +142,9 @@ def _unlimited(record: Record, limits: dict[str, Limit]) -> list[str]:
         "memory": record.memory is not None,
         "latency": record.timing is not None,
     }
-    free = [name for name, there in measured.items() if there and not {name, f"{name}_worst"}.intersection(limits)]
+    compared = {check.name.removeprefix("regression.") for check in found if check.limit is not None}
+    judged = compared.union(limits)
+    free = [name for name, there in measured.items() if there and not {name, f"{name}_worst"}.intersection(judged)]
     return [f"measured but not judged, as no budget is set: {', '.join(free)}"] if free else []
 
 

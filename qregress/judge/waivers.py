@@ -28,7 +28,9 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True):
 
 def apply(found: Iterable[Check], cell: str, waivers: Iterable[Waiver], today: dt.date) -> tuple[Check, ...]:
     """The checks of one cell under the waivers; a waived check that passes again is a failure."""
-    mine = {waiver.check: waiver for waiver in waivers if Budgets.matches(waiver.cell, cell)}
+    matching = [waiver for waiver in waivers if Budgets.matches(waiver.cell, cell)]
+    # Of several that mean one check the one that holds longest: an old one beside its renewal takes nothing away.
+    mine = {waiver.check: waiver for waiver in sorted(matching, key=lambda waiver: waiver.expires)}
     return tuple(_one(check, mine[check.name], today) if check.name in mine else check for check in found)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qregress.record import CellResult
+from qregress.record import CellResult, Check
 from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
@@ -33,9 +33,8 @@ def numbers(result: CellResult) -> dict[str, float | str]:
     return found
 
 
-def headline(result: CellResult) -> str:
+def headline(failed: list[Check], result: CellResult) -> str:
     """What failed, first: pytest's short summary shows no more than fits beside the test's id, which names the cell."""
-    failed = [check for check in result.checks if check.verdict == "fail"]
     if len(failed) == 1:
         return f"{failed[0].name}: {failed[0].why}"
     if failed:
@@ -45,12 +44,13 @@ def headline(result: CellResult) -> str:
 
 def failure(result: CellResult, run: Path) -> str:
     """All that is needed to act on a cell that failed; ``run`` is the run's folder."""
-    lines = [headline(result)]
-    failed = [check for check in result.checks if check.verdict == "fail"]
-    if failed and result.message:
+    # A cell that is only waived comes here under --runxfail.
+    shown = [check for check in result.checks if check.verdict in {"fail", result.verdict}]
+    lines = [headline(shown, result)]
+    if shown and result.message:
         lines.append(f"  {result.message}")
-    if len(failed) > 1:
-        lines += [f"  {check.name}: {check.why}" for check in failed]
+    if len(shown) > 1:
+        lines += [f"  {check.name}: {check.why}" for check in shown]
     if result.images:
         lines.append(f"  images: {(run / result.images[0]).parent}")
         if result.sheet:

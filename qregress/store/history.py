@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import statistics
 from collections.abc import Callable
 
+from qregress.errors import StoreError
 from qregress.judge.noise import latency_margin
 from qregress.judge.regression import History
 from qregress.record import Record
@@ -32,11 +34,16 @@ def history(store: Store, record: Record, read: ReadImage) -> History:
 
 
 def accepted_latencies(store: Store, cell: str, kind: str) -> tuple[float, ...]:
-    """The limits that accepted ratios of a cell set on any device of a kind: between these samples must decide."""
+    """The limits that accepted ratios of a cell set on any device of a kind: between these samples must decide.
+
+    What is damaged sets none: whoever compares with it says so.
+    """
     limits = []
     for key in store.places():
         if key.cell == cell and key.device_class.startswith(f"{kind}-"):
-            entry = store.find(key.device_class, cell)
+            entry = None
+            with contextlib.suppress(StoreError):
+                entry = store.find(key.device_class, cell)
             timing = entry.accepted.timing if entry is not None else None
             was = ratio(timing.samples_s, timing.reference_s) if timing is not None and timing.reference_s else None
             if was is not None:

@@ -1,12 +1,16 @@
 """Stands in for workers, to test the wiring alone: copied into a test's folder and registered by its conftest.py.
 
 ``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
-``"raise"``, ``"hang"``, ``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``. Every cell produced adds a line to
-``produced.txt``, and one with the id of its process to ``processes.txt``.
+``"raise"``, ``"hang"``, ``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``, ``"static"`` (bytes), ``"color"`` (of
+its images), ``"black"`` (the sanity check finds that), ``"missed"`` (a module that is not quantized), ``"unsteady"``
+(its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``). Every cell produced adds a line to
+``produced.txt``, and one with the id of its process to ``processes.txt``; every noise floor measured adds one to
+``noise.txt``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -20,7 +24,19 @@ from PIL import Image
 from qregress.matrix import Cell, canonical
 from qregress.produce.client import Crash, OnEvent
 from qregress.produce.protocol import Options, Progress, Say
-from qregress.record import Asked, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing
+from qregress.record import (
+    Asked,
+    Coverage,
+    Fingerprint,
+    Memory,
+    ModuleCoverage,
+    Noise,
+    NoiseVariant,
+    Problem,
+    Record,
+    Scores,
+    Timing,
+)
 from qregress.store.run import RunFolder
 
 HERE = Path(__file__).parent
@@ -47,7 +63,7 @@ class FakeProducer:
             stream.write(f"{cell.id}\n")
         with (HERE / "processes.txt").open("a") as stream:
             stream.write(f"{os.getpid()} {cell.id}\n")
-        behaviour: dict[str, dict[str, Any]] = json.loads((HERE / "behaviour.json").read_text())
+        behaviour = _behaviour()
         mine = behaviour.get(cell.id, {})
         on_event(
             Say(f"producing {cell.id} on {self._device}, to decide between {resolve}, within {self._deadline_s:g} s")
@@ -58,11 +74,16 @@ class FakeProducer:
         for done in (1, 2):
             on_event(Progress(cell.id, "images", done, 2))
         if self._folder.record(cell.reference_id) is None:
-            self._write(cell, cell.reference_id, "reference", {})
+            self._write(cell, cell.reference_id, "reference", behaviour.get(cell.reference_id, {}))
         self._write(cell, cell.id, cell.setting.name, mine)
 
     def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:  # noqa: ARG002
         """Nothing that may not matter has moved anything."""
+        with (HERE / "noise.txt").open("a") as stream:
+            stream.write(f"{cell.id}\n")
+        action = ACTIONS.get(_behaviour().get(cell.id, {}).get("noise", ""))
+        if action is not None:
+            action(str(self._log))
         record = self._folder.record(cell.id)
         assert record is not None
         still = (0.0,) * len(record.prompts)
@@ -77,7 +98,7 @@ class FakeProducer:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         names = tuple(f"images/{index:02d}.png" for index in range(len(cell.workload.prompts)))
         for name in names:
-            Image.new("RGB", (8, 8), "red").save(folder / name)
+            Image.new("RGB", (8, 8), mine.get("color", "red")).save(folder / name)
         reference, count, pairs = setting == "reference", len(names), mine.get("pairs", 6)
         here = Fingerprint(
             python="3",
@@ -100,7 +121,7 @@ class FakeProducer:
             images=() if mine.get("do") == "not-run" else names,
             memory=Memory(
                 storage_bytes=1000,
-                static_bytes=1000 if reference else 500,
+                static_bytes=mine.get("static", 1000 if reference else 500),
                 peak_bytes=2000,
                 reserved_bytes=None,
                 load_peak_bytes=1000,
@@ -113,10 +134,13 @@ class FakeProducer:
                 lpips=() if reference else (mine.get("lpips", 0.01),) * count,
                 clip=(30.0,) * count,
                 clip_reference=() if reference else (30.5,) * count,
+                problems=(Problem(prompt=0, kind="black", detail="mean 0"),) if "black" in mine else (),
             ),
+            coverage={"transformer": Coverage(modules=(_missed(mine["missed"]),))} if "missed" in mine else {},
+            reference_repeatable=False if "unsteady" in mine else None,
             fingerprint=here,
             latents_sha256=mine.get("latents", "0" * 64),
-            images_sha256=mine.get("images", "1" * 64),
+            images_sha256=hashlib.sha256(mine.get("color", "red").encode()).hexdigest(),
             asked=Asked(
                 source_sha256=mine.get("source", "2" * 64),
                 call={},
@@ -126,6 +150,17 @@ class FakeProducer:
             ),
         )
         self._folder.write_record(record)
+
+
+def _behaviour() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((HERE / "behaviour.json").read_text())
+    return found
+
+
+def _missed(name: str) -> ModuleCoverage:
+    return ModuleCoverage(
+        name=name, module="Linear", expected="int8", found=None, tensor="Tensor", dtype="float16", bytes=8
+    )
 
 
 def _crash(log: str) -> None:

@@ -72,6 +72,23 @@ class Project:
             text = text.replace(old, new)
         (self.path / "qregress.toml").write_text(text)
 
+    def keep_baselines(self) -> None:
+        """Compare cells with baselines, which the other tests' configuration does without."""
+        self.configure(('[baselines]\nstore = "none"\n', ""))
+
+    def stored(self, folder: str = "baselines") -> dict[str, bytes]:
+        """All files of a store, by path inside it."""
+        root = self.path / folder
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+    def baselines(self, folder: str = "baselines") -> list[str]:
+        """The cells that have a baseline in a store, sorted."""
+        return sorted(
+            name.split("/", 1)[1].removesuffix("/baseline.json")
+            for name in self.stored(folder)
+            if "/baseline.json" in name
+        )
+
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in this process: quick, for all that ends on its own."""
         self._environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -83,9 +100,13 @@ class Project:
         self._environment.setenv("PYTEST_ADDOPTS", _UNUSED)
         return self.pytester.runpytest_subprocess(*arguments)
 
-    def produced(self) -> list[str]:
-        """The cells that were produced, in their order."""
-        path = self.path / "produced.txt"
+    def run_as(self, way: str, *arguments: str) -> pytest.RunResult:
+        """Run pytest plainly, or with the option of xdist that ``way`` is."""
+        return self.run_apart(way, *arguments) if way else self.run(*arguments)
+
+    def produced(self, kind: str = "produced") -> list[str]:
+        """The cells that were produced, in their order; or whose noise floor was measured (``"noise"``)."""
+        path = self.path / f"{kind}.txt"
         return path.read_text().splitlines() if path.exists() else []
 
     def processes(self) -> dict[str, set[str]]:
@@ -103,6 +124,10 @@ class Project:
     def raw_results(self, out: str = ".qregress/latest") -> Any:
         """``run.json`` as another program reads it."""
         return msgspec.json.decode((self.path / out / "run.json").read_bytes())
+
+
+#: Plain, and with xdist: in one process of its own and in two.
+WAYS = pytest.mark.parametrize("way", [pytest.param("", id="plain"), "-n0", "-n2"])
 
 
 def usage_error(result: pytest.RunResult) -> str:

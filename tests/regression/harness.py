@@ -14,14 +14,14 @@ import msgspec
 from qregress.record import Run, read
 from qregress.store.run import RunFolder
 
-#: Two prompts at the embedded number of steps: the embedded images and memory in a quarter of the time.
+#: By default two prompts at the embedded number of steps: the embedded images and memory in a quarter of the time.
 HEAD = """
 [pipelines.pixart-sigma]
 source = "pocket:pixart-sigma"
 [workloads.bs1]
-count = 2
+count = {count}
 [baselines]
-store = "none"
+store = "{store}"
 [run]
 latency_pairs = {pairs}
 latency_time = "1 ms"
@@ -70,14 +70,18 @@ class Runner:
         name: str = "out",
         deadline: str = "10 min",
         pairs: int = 1,
+        count: int = 2,
+        store: str = "none",
         variables: dict[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a run of a configuration; ``overlay`` comes first on the import path."""
         path = self.folder / "matrix.toml"
-        path.write_text(HEAD.format(deadline=deadline, pairs=pairs) + config, encoding="utf-8")
+        head = HEAD.format(deadline=deadline, pairs=pairs, count=count, store=store)
+        path.write_text(head + config, encoding="utf-8")
         environment = os.environ | (variables or {})
         if overlay is not None:
-            environment["PYTHONPATH"] = str(overlay)
+            before = environment.get("PYTHONPATH")  # what is tested may come from there
+            environment["PYTHONPATH"] = f"{overlay}{os.pathsep}{before}" if before else str(overlay)
         command = [sys.executable, "-c", _START, "run", f"--config={path}", f"--out={self.folder / name}"]
         return subprocess.Popen(
             [*command, *arguments],

@@ -30,6 +30,28 @@ _PROMPTS = 'prompts = ["a small red circle", "a large blue square"]'
 _BUDGET = "lpips = 0.05"
 _NOT_TOML = "not valid TOML"
 
+_STORE = 'store = "none"'
+_WAIVER = {
+    "cell": '"pixart/int8"',
+    "check": '"quality.lpips"',
+    "reason": '"known"',
+    "issue": '"https://x.test/1"',
+    "expires": "2027-06-30",
+}
+
+
+def _whole() -> str:
+    """A waiver without a mistake."""
+    return "\n".join(["[[waivers]]", *(f"{name} = {value}" for name, value in _WAIVER.items())])
+
+
+def _waiver(key: str, says: str, header: str = "[[waivers]]", **changes: str | None) -> Mistake:
+    """A whole waiver in front of the baselines, some values replaced; ``None``: left out."""
+    fields = _WAIVER | changes
+    lines = [f"{name} = {value}" for name, value in fields.items() if value is not None]
+    return Mistake("[baselines]", "\n".join([header, *lines, "[baselines]"]), key, says)
+
+
 MISTAKES = {
     "malformed": Mistake("[budgets]", "[budgets", "", _NOT_TOML),
     "twice": Mistake(_BUDGET, f"{_BUDGET}\n{_BUDGET}", "", _NOT_TOML),
@@ -84,6 +106,41 @@ MISTAKES = {
     "budget-cell": Mistake(_BUDGET, '[budgets."pixort/int8"]\nlpips = 1', 'budgets."pixort/int8"', "matches no cell"),
     "run": Mistake("[budgets]", '[run]\ndeadline = "soon"\n[budgets]', "run.deadline", "expected a number and one of"),
     "run-pairs": Mistake("[budgets]", "[run]\nlatency_pairs = 0\n[budgets]", "run.latency_pairs", "found 0"),
+    "device-type": Mistake(
+        _BUDGET, "device = 1", "budgets", 'device: expected a text like "cuda-nvidia-h100*", found 1'
+    ),
+    "device-empty": Mistake(_BUDGET, 'device = " "', "budgets", "device: expected a text like"),
+    "device-scoped": Mistake(_BUDGET, '[budgets."pixart"]\ndevice = []', 'budgets."pixart"', "device: expected a text"),
+    "waiver-check": _waiver("waivers[0].check", "did you mean 'quality.lpips'?", check='"quality.lpip"'),
+    "waiver-cell": _waiver(
+        "waivers[0].cell", "matches no cell; did you mean 'pixart/int8/bs1'?", cell='"pixart/int9/bs1"'
+    ),
+    "waiver-no-issue": _waiver("waivers[0]", "missing required field `issue`", issue=None),
+    "waiver-link": _waiver("waivers[0].issue", "expected a link like https://…, found '#17'", issue='"#17"'),
+    "waiver-link-spaces": _waiver("waivers[0].issue", "expected a link", issue='"https://x y"'),
+    "waiver-reason": _waiver("waivers[0].reason", "empty; say why this check fails", reason='" "'),
+    "waiver-no-reason": _waiver("waivers[0]", "missing required field `reason`", reason=None),
+    "waiver-no-end": _waiver("waivers[0]", "missing required field `expires`", expires=None),
+    "waiver-date-text": _waiver(
+        "waivers[0].expires", "expected `date`, got `str`, as in 2027-06-30, without quotes", expires='"2027-06-30"'
+    ),
+    "waiver-datetime": _waiver("waivers[0].expires", "expected `date`, got `datetime`", expires="2027-06-30T00:00:00"),
+    "waiver-zoned": _waiver("waivers[0].expires", "expected `date`, got `datetime`", expires="2027-06-30T00:00:00Z"),
+    "waiver-year": _waiver("waivers[0].expires", "expected `date`, got `int`", expires="2027"),
+    "waiver-key": _waiver("waivers[0].expire", "unknown key; did you mean 'expires'?", expire="2027-06-30"),
+    "waiver-twice": _waiver("waivers[1].cell", "matches no cell", f"{_whole()}\n[[waivers]]", cell='"nothing"'),
+    "waiver-table": _waiver("waivers", "expected tables like [[waivers]]", "[waivers]"),
+    "waiver-named": _waiver("waivers", "expected tables like [[waivers]]", "[waivers.one]"),
+    "waiver-text": Mistake(
+        "\n[pipelines", '\nwaivers = ["a"]\n[pipelines', "waivers[0]", "expected a table, found str"
+    ),
+    "store": Mistake(_STORE, 'store = "image"', "baselines.store", "did you mean 'images'?"),
+    "store-type": Mistake(_STORE, "store = true", "baselines.store", "expected `str`, got `bool`"),
+    "store-path": Mistake(_STORE, "path = 1", "baselines.path", "expected `str | null`, got `int`"),
+    "store-empty-path": Mistake(_STORE, 'path = ""', "baselines.path", "empty"),
+    "store-key": Mistake(_STORE, 'paths = "x"', "baselines.paths", "unknown key; did you mean 'path'?"),
+    "baseline": Mistake("[baselines]", "[baseline]", "baseline", "unknown table; did you mean 'baselines'?"),
+    "baselines": Mistake("[baselines]", "[[baselines]]", "baselines", "expected a table, found list"),
     "line-break": Mistake("[budgets]", '["bud\\ngets"]', "bud\\ngets", "unknown table; did you mean 'budgets'?"),
 }
 

@@ -94,6 +94,19 @@ def test_of_two_as_narrow_the_later_wins() -> None:
     assert budgets({}, **tables).of("pixart/int8/bs1")["lpips"].value == 2
 
 
+def test_a_device_belongs_to_its_table() -> None:
+    """Given two tables with a device each, then each limit keeps its own table's, and none has another's."""
+    found = budgets(
+        {"memory": "5 GiB", "memory_peak": "9 GiB"},
+        **{"pixart": {"memory": "4 GiB", "device": "cuda-*"}, "pixart/int8": {"latency": "1 s", "device": "cpu-*"}},
+    ).of("pixart/int8/bs1")
+    assert {name: limit.device for name, limit in found.items()} == {
+        "memory": "cuda-*",
+        "memory_peak": None,
+        "latency": "cpu-*",
+    }
+
+
 @given(st.dictionaries(st.sampled_from(FIELDS[:5]), VALUES), st.sampled_from(CELLS))
 def test_default_is_for_all(table: dict[str, float], cell: str) -> None:
     """Given budgets without patterns, then every cell has them, and no others."""

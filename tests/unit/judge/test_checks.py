@@ -10,7 +10,7 @@ from qregress.judge.budgets import WORST_FACTOR, Limits
 from qregress.judge.checks import Subject, run
 from qregress.metrics import WeightsId
 from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Scores, Timing
-from tests.making import REFERENCE, make_memory, make_record, make_scores, make_timing
+from tests.making import REFERENCE, make_fingerprint, make_memory, make_record, make_scores, make_timing
 
 
 def check(name: str, record: Record, reference: Record | None = None, **limits: object) -> Check | None:
@@ -167,6 +167,48 @@ def test_latency_budget(seconds: float, expected: str) -> None:
     record = make_record(timing=make_timing(seconds, 1.0))
     assert verdict("latency.budget", record, latency="1.6 s") == expected
     assert verdict("latency.budget", make_record(REFERENCE, timing=make_timing(9.0, 1.0)), latency="1.6 s") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "limit"),
+    [
+        ("memory", "memory.static", "1 KiB"),
+        ("memory_peak", "memory.peak", "1 KiB"),
+        ("latency", "latency.budget", "1 s"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("device_class", "pattern", "expected"),
+    [
+        ("cuda-nvidia-h100-80gb", "cuda-nvidia-h100*", "fail"),
+        ("cuda-nvidia-h100-80gb", "cuda-*", "fail"),
+        ("cuda-nvidia-a100-80gb", "cuda-nvidia-h100*", "void"),
+        ("cpu-avx512", "cuda-*", "void"),
+        ("", "*h100*", "void"),
+    ],
+)
+def test_absolute_limits_of_a_device(
+    key: str, name: str, limit: str, device_class: str, pattern: str, expected: str
+) -> None:
+    """Given a limit in bytes or seconds for some devices, then it binds there, and is void on any other."""
+    where = make_fingerprint(device_class)
+    record = make_record(memory=make_memory(2000), timing=make_timing(2.0, 1.0), fingerprint=where)
+    found = check(name, record, None, **{key: limit, "device": pattern})
+    assert found is not None
+    assert found.verdict == expected
+    if expected == "void":
+        assert f"binds on devices like '{pattern}', and this is {device_class or 'not known'}" in found.why
+
+
+def test_a_device_is_no_excuse_for_other_limits() -> None:
+    """Given limits of another device, then factors and distances of the same table bind all the same."""
+    record = make_record(
+        memory=make_memory(2000), scores=make_scores(lpips=(0.9, 0.9)), fingerprint=make_fingerprint("cpu-avx512")
+    )
+    reference = make_record(REFERENCE, memory=make_memory(1000))
+    limits = {"device": "cuda-*", "memory": "0.5x", "lpips": 0.05}
+    assert verdict("memory.static", record, reference, **limits) == "fail"
+    assert verdict("quality.lpips", record, reference, **limits) == "fail"
 
 
 def test_a_broken_reference_fails_its_cells() -> None:

@@ -9,9 +9,20 @@ import pytest
 
 from qregress.judge import checks
 from qregress.judge.budgets import Limits
+from qregress.judge.regression import History
 from qregress.judge.verdict import judge
 from qregress.record import Check, Coverage, ModuleCoverage, Verdict
-from tests.making import REFERENCE, make_check, make_memory, make_record, make_scores, make_timing
+from qregress.store.accept import as_accepted
+from tests.making import (
+    INT8,
+    REFERENCE,
+    make_acceptable,
+    make_check,
+    make_memory,
+    make_record,
+    make_scores,
+    make_timing,
+)
 
 
 def _say(check: Check, _: checks.Subject) -> Check:
@@ -27,6 +38,8 @@ def _say(check: Check, _: checks.Subject) -> Check:
         (("pass", "new"), "new"),
         (("new", "void"), "void"),
         (("waived", "pass"), "waived"),
+        (("void", "waived", "new"), "waived"),
+        (("waived", "fail"), "fail"),
         (("void", "fail", "new"), "fail"),
     ],
 )
@@ -105,6 +118,49 @@ def test_nothing_is_said_where_budgets_are_set() -> None:
     limits = Limits.parse({"lpips_worst": 0.05, "latency": "1.6x", "memory": "1 KiB"}).limits
     assert judge(make_record(**fields), None, limits).notes == ()
     assert judge(make_record(REFERENCE, **fields), None, {}).notes == ()
+
+
+def test_nothing_is_said_where_a_baseline_judges() -> None:
+    """Given no budgets and a baseline, then what was compared is no more said to be judged by nothing."""
+    record = make_acceptable(scores=make_scores(), memory=make_memory(10))
+    note = "measured but not judged, as no budget is set: lpips, memory"
+    assert judge(record, None, {}, history=History(None, "no baselines")).notes == (note,)
+    assert judge(record, None, {}, history=History(as_accepted(record, judge(record, None, {})))).notes == ()
+
+
+def test_comparisons_come_last() -> None:
+    """Given budgets and no baseline, then budgets bind, in their order, and comparisons are new behind them."""
+    record = make_acceptable(scores=make_scores(lpips=(0.9, 0.9)), memory=make_memory(10))
+    result = judge(record, None, Limits.parse({"lpips": 0.05}).limits, history=History(None, "no baselines"))
+    assert [(check.name, check.verdict) for check in result.checks] == [
+        ("quality.sanity", "pass"),
+        ("quality.lpips", "fail"),
+        ("regression.lpips", "new"),
+        ("regression.memory", "new"),
+    ]
+    assert result.verdict == "fail"
+
+
+def test_every_check_can_be_waived() -> None:
+    """Given a record for which every check is made, then a configuration may name each of them in a waiver."""
+    module = ModuleCoverage(name="a", module="L", expected="int8", found="int8", tensor="Q", dtype="float16", bytes=8)
+    fields: dict[str, Any] = {
+        "memory": make_memory(10),
+        "timing": make_timing(1.0, 1.0),
+        "coverage": {"transformer": Coverage(modules=(module,))},
+        "scores": make_scores(clip=(30.0, 30.0), clip_reference=(30.0, 30.0), latents=(0.1, 0.1)),
+        "images": ("images/00.png",),
+    }
+    tables = ({"lpips": 1, "clip_drop": 1, "latents": 1, "memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit}
+              for unit in ("9 s", "9x"))  # fmt: skip
+    past = History(None, "no baselines")
+    found = {
+        check.name
+        for table in tables
+        for cell in (REFERENCE, INT8)
+        for check in judge(make_record(cell, **fields), None, Limits.parse(table).limits, history=past).checks
+    }
+    assert found == set(checks.CHECK_NAMES)
 
 
 def test_judging_again_gives_the_same() -> None:

@@ -1,0 +1,100 @@
+"""Given baselines of healthy libraries, when what budgets do not see changes, then the right comparison is red."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qregress import cli
+from tests.regression.harness import Finished, Overlay, Runner
+
+REFERENCE, INT8 = "pixart-sigma/reference/bs1", "pixart-sigma/int8/bs1"
+#: The embedded matrix's own budgets of int8; one pair decides no latency, so there is no budget of it.
+CONFIG = """
+[settings.int8]
+weights = { transformer = "int8" }
+[budgets]
+lpips = 0.0005
+lpips_worst = 0.001
+clip_drop = 0.002
+memory = "0.87x"
+"""
+PROMPTS = 2
+
+FREEZE = """        if isinstance(m, QModuleMixin):
+            m.freeze()
+"""
+#: One of 40 layers, its scales 2 % too large: the images are within every budget.
+WRONG_SCALES = f"""{FREEZE}            if name == "pos_embed.proj":
+                m.weight._scale.mul_(1.02)
+"""
+HEALTHY = "return (images * 0.5 + 0.5).clamp(0, 1)"
+#: Every image of every cell loses 2 % of its contrast after decoding: no distance between cell and reference changes.
+PALE = "return (images * 0.49 + 0.5).clamp(0, 1)"
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Baselines of the reference and int8, accepted from a run of healthy libraries."""
+    folder = tmp_path_factory.mktemp("accepted")
+    finished = Runner(folder)(CONFIG, count=PROMPTS, store="images")
+    assert finished.code == 0, finished.output
+    assert "2 cells NOT compared with a baseline: no baselines in baselines/" in finished.output
+    assert f"qregress accept {folder / 'out'} --reason …" in finished.output
+    baselines = folder / "baselines"
+    options = [f"--config={folder / 'matrix.toml'}", f"--baselines={baselines}", "--reason=healthy"]
+    code = cli.main(["accept", str(folder / "out"), *options])
+    assert code == 0
+    return baselines
+
+
+def compared(run_qregress: Runner, accepted: Path, overlay: Path | None = None) -> Finished:
+    """The same matrix again, held against the baselines."""
+    return run_qregress(CONFIG, f"--baselines={accepted}", count=PROMPTS, store="images", overlay=overlay)
+
+
+def verdicts(finished: Finished) -> dict[str, dict[str, str]]:
+    """Cell id -> check -> verdict; latency is timed too few times here to be decided."""
+    return {
+        cell.id: {check.name: check.verdict for check in cell.checks if check.name != "regression.latency"}
+        for cell in finished.run.cells
+    }
+
+
+def test_the_same_again(run_qregress: Runner, accepted: Path) -> None:
+    """Nothing has changed: every comparison is made, and passes."""
+    finished = compared(run_qregress, accepted)
+    assert finished.code == 0, finished.output
+    budgets = dict.fromkeys(
+        ["quality.sanity", "quality.lpips", "quality.clip_drop", "coverage.manifest", "memory.static"], "pass"
+    )
+    comparisons = dict.fromkeys([f"regression.{name}" for name in ("lpips", "clip", "latents", "memory")], "pass")
+    assert verdicts(finished) == {
+        REFERENCE: dict.fromkeys(["quality.sanity", "drift.reference", "regression.clip", "regression.memory"], "pass"),
+        INT8: budgets | comparisons,
+    }
+    drift = next(check for check in finished.run.cells[0].checks if check.name == "drift.reference")
+    assert drift.why == "the accepted images, bit by bit"
+
+
+def test_a_change_within_every_budget(run_qregress: Runner, accepted: Path, overlay: Overlay) -> None:
+    """One layer's scales 2 % too large: all budgets are green, and the comparison with what was accepted is red."""
+    path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, WRONG_SCALES)
+    finished = compared(run_qregress, accepted, path)
+    assert finished.code == 1, finished.output
+    failed = finished.failed_checks()
+    assert set(failed) == {INT8}, finished.output
+    assert "regression.latents" in failed[INT8]
+    assert {name.partition(".")[0] for name in failed[INT8]} == {"regression"}, finished.output
+
+
+def test_the_reference_itself_moved(run_qregress: Runner, accepted: Path, overlay: Overlay) -> None:
+    """Paler images of everything are as near to their reference as ever: only the accepted images tell."""
+    path = overlay.replace("diffusers", "image_processor.py", HEALTHY, PALE)
+    finished = compared(run_qregress, accepted, path)
+    assert finished.code == 1, finished.output
+    failed = finished.failed_checks()
+    assert failed[REFERENCE] == ["drift.reference"], finished.output
+    assert "the unquantized images moved by" in finished.output
+    assert verdicts(finished)[INT8]["regression.latents"] == "pass"

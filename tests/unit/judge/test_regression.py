@@ -1,0 +1,322 @@
+"""Each check against the accepted record: pass, fail, new, void, better, and what it says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from qregress.judge.noise import FLOORS, K, margin, prompt_margin
+from qregress.judge.regression import History, clip, drift, latency, latents, lpips, memory
+from qregress.judge.verdict import judge
+from qregress.metrics import WeightsId
+from qregress.record import Check, Noise, Record, Timing
+from qregress.stats import ratio
+from qregress.store.accept import as_accepted
+from tests.making import (
+    REFERENCE,
+    make_acceptable,
+    make_fingerprint,
+    make_memory,
+    make_noise,
+    make_record,
+    make_scores,
+    make_timing,
+)
+
+MISSING = History(None, "no baselines in baselines/")
+CHECKS = {"lpips": lpips, "clip": clip, "latents": latents, "memory": memory, "latency": latency}
+#: As far beyond a limit as a comparison must still see.
+JUST = 1e-9
+
+
+def accepted(record: Record, noise: Noise | None = None, **history: Any) -> History:
+    """As if the record had been accepted, with that noise floor."""
+    kept = make_acceptable(record.id, noise=noise, **{f: getattr(record, f) for f in ("scores", "memory", "timing")})
+    return History(as_accepted(kept, judge(kept, None, {})), **history)
+
+
+def scored(**scores: Any) -> Record:
+    """A record of int8 with these scores."""
+    return make_acceptable(scores=make_scores(**scores))
+
+
+def sure(check: Check | None) -> Check:
+    """A check that was made."""
+    assert check is not None
+    return check
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_new(name: str) -> None:
+    """Given no baseline, then each comparison is new, and says why there is nothing to compare with."""
+    scores = make_scores(clip=(30.0, 30.0), latents=(0.1, 0.1))
+    record = make_record(scores=scores, memory=make_memory(10), timing=make_timing(1.0, 1.0))
+    found = sure(CHECKS[name](record, MISSING))
+    assert (found.name, found.verdict, found.why) == (f"regression.{name}", "new", "no baselines in baselines/")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_nothing_measured_nothing_said(name: str) -> None:
+    """Given a record without the figure, then there is no check of it, with a baseline or without."""
+    assert CHECKS[name](make_record(), MISSING) is None
+    assert CHECKS[name](make_record(), accepted(scored())) is None
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_figure_that_was_not_accepted(name: str) -> None:
+    """Given a baseline without the figure that is measured now, then it is new, not passed."""
+    record = make_record(
+        scores=make_scores(clip=(30.0, 30.0), latents=(0.1, 0.1)), memory=make_memory(10), timing=make_timing(1.0, 1.0)
+    )
+    found = sure(CHECKS[name](record, accepted(make_acceptable())))
+    assert (found.verdict, found.why) == ("new", "the accepted record has no such figure")
+
+
+@pytest.mark.parametrize(
+    ("beyond", "expected"), [(-JUST, "pass"), (0.0, "pass"), (JUST, "fail")], ids=["within", "at", "beyond"]
+)
+@pytest.mark.parametrize("noise", [None, make_noise(0.0, 0.0), make_noise(0.001, 0.001)], ids=["no", "still", "some"])
+def test_mean_at_its_limit(noise: Noise | None, beyond: float, expected: str) -> None:
+    """Given all prompts moved alike, then the mean may lie at accepted plus margin, and not a hair beyond."""
+    limit = 0.02 + margin("lpips", 0.02, noise, 2).value
+    now = scored(lpips=(limit + beyond, limit + beyond))
+    found = sure(lpips(now, accepted(scored(lpips=(0.02, 0.02)), noise)))
+    assert (found.verdict, found.limit) == (expected, limit)
+    assert f"{limit:.5f}" in found.why
+
+
+@pytest.mark.parametrize(
+    ("beyond", "expected"), [(-JUST, "pass"), (0.0, "pass"), (JUST, "fail")], ids=["within", "at", "beyond"]
+)
+@pytest.mark.parametrize("was", [0.1, 0.3, 0.7])
+def test_prompt_at_its_limit(was: float, beyond: float, expected: str) -> None:
+    """Given one prompt moved while another made up for it, then its own limit is what was said, to the last bit."""
+    bound = was + prompt_margin("lpips", was, None)
+    found = sure(lpips(scored(lpips=(bound + beyond, 0.0)), accepted(scored(lpips=(was, was)))))
+    assert (found.verdict, found.worst_limit) == (expected, bound)
+
+
+def test_one_prompt_far_beyond() -> None:
+    """Given a mean as good as ever, when one prompt is much worse, then it fails and that prompt is named."""
+    before = scored(lpips=(0.01, 0.03))
+    found = sure(lpips(scored(lpips=(0.03, 0.01)), accepted(before)))
+    assert found.verdict == "fail"
+    assert (found.worst, found.worst_limit) == (0.03, 0.01 + 4 * FLOORS["lpips"].absolute)
+    assert found.why == "0.03000, accepted 0.01000, over 0.01020 for prompt 'a small red circle'"
+
+
+def test_prompts_are_compared_with_themselves() -> None:
+    """Given a prompt that was always far away, then what another may do is not measured by it."""
+    found = sure(lpips(scored(lpips=(0.0102, 0.5), clip=()), accepted(scored(lpips=(0.01, 0.5)))))
+    assert (found.verdict, found.worst) == ("fail", 0.0102)
+
+
+def test_better() -> None:
+    """Given a mean below accepted minus margin, then it passes and says that it is better; at the edge it does not."""
+    before = accepted(scored(lpips=(0.02, 0.02)))
+    assert sure(lpips(scored(lpips=(0.0199, 0.0199)), before)).better
+    assert not sure(lpips(scored(lpips=(0.02 - 0.00005, 0.02 - 0.00005)), before)).better
+    mixed = sure(lpips(scored(lpips=(0.0, 0.03)), before))
+    assert (mixed.verdict, mixed.better) == ("fail", False)
+
+
+def test_another_number_of_prompts() -> None:
+    """Given other counts of scored prompts, then nothing is compared."""
+    found = sure(lpips(scored(lpips=(0.02, 0.02)), accepted(scored(lpips=(0.02,)))))
+    assert (found.verdict, found.why) == ("new", "2 prompts were scored, 1 when it was accepted")
+
+
+@pytest.mark.parametrize(("name", "place"), [("lpips", 0), ("clip", 1)])
+def test_other_weights(name: str, place: int) -> None:
+    """Given scores of another metric's weights, then they are new; the other metric's are compared as ever."""
+    ids = [WeightsId("st-alex", "a" * 64), WeightsId("open_clip/pocket", "b" * 64)]
+    before = scored(clip=(30.0, 30.0), clip_reference=(30.5, 30.5), weights=tuple(ids))
+    ids[place] = WeightsId(ids[place].name, "c" * 64)
+    now = scored(clip=(30.0, 30.0), clip_reference=(30.5, 30.5), weights=tuple(ids), lpips=(0.9, 0.9))
+    found = {check: sure(CHECKS[check](now, accepted(before))) for check in ("lpips", "clip")}
+    assert found.pop(name).verdict == "new"
+    assert [check.verdict for check in found.values()] == ["pass" if name == "lpips" else "fail"]
+
+
+def test_clip_is_paired() -> None:
+    """Given a reference that fell as much as the cell, then the drop is the same; given one that did not, then not."""
+    before = accepted(scored(clip=(30.0, 30.0), clip_reference=(31.0, 31.0)))
+    assert sure(clip(scored(clip=(20.0, 20.0), clip_reference=(21.0, 21.0)), before)).verdict == "pass"
+    found = sure(clip(scored(clip=(29.8, 29.8), clip_reference=(31.0, 31.0)), before))
+    assert found.verdict == "fail"
+    assert found.value == pytest.approx(0.012)
+
+
+def test_clip_of_a_reference() -> None:
+    """Given a reference, which has no pair, then its own score is compared."""
+    before = accepted(make_acceptable(REFERENCE, scores=make_scores(lpips=(), clip=(95.0, 95.0))))
+    for score, expected in ((95.0, "pass"), (94.91, "pass"), (94.8, "fail")):
+        now = make_acceptable(REFERENCE, scores=make_scores(lpips=(), clip=(score, score)))
+        assert sure(clip(now, before)).verdict == expected
+
+
+@pytest.mark.parametrize("lost", [None, math.nan, math.inf])
+def test_latents_that_are_lost(lost: float | None) -> None:
+    """Given a prompt whose latents are not finite any more, then it fails."""
+    found = sure(latents(scored(latents=(0.1, lost)), accepted(scored(latents=(0.1, 0.1)))))
+    assert found.verdict == "fail"
+    assert "for prompt 'a large blue square'" in found.why
+
+
+def test_nan_is_no_score() -> None:
+    """Given NaN among the scores, then it fails: nothing is over a limit in a comparison with NaN."""
+    assert sure(lpips(scored(lpips=(math.nan, 0.01)), accepted(scored(lpips=(0.01, 0.01))))).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [((None, 0.1), "pass"), ((0.1, 0.1), "pass"), ((None, 0.2), "fail"), ((None, None), "fail"), ((0.1, None), "fail")],
+)
+def test_a_prompt_that_was_never_finite(now: tuple[float | None, ...], expected: str) -> None:
+    """Given a baseline with a prompt that was not finite, then the others are compared as if it were not there."""
+    assert sure(latents(scored(latents=now), accepted(scored(latents=(None, 0.1))))).verdict == expected
+
+
+def test_nothing_was_finite() -> None:
+    """Given a baseline without one finite prompt, then there is nothing to compare with."""
+    found = sure(latents(scored(latents=(0.1, 0.1)), accepted(scored(latents=(None, None)))))
+    assert (found.verdict, found.why) == ("new", "what was accepted is not finite for any prompt")
+
+
+@pytest.mark.parametrize(
+    ("static", "expected", "better"),
+    [
+        (1_000_000 + 64 * 1024, "pass", False),
+        (1_000_000 + 64 * 1024 + 1, "fail", False),
+        (1_000_000 - 64 * 1024, "pass", False),
+        (1_000_000 - 64 * 1024 - 1, "pass", True),
+    ],
+)
+def test_memory(static: int, expected: str, better: bool) -> None:
+    """Given bytes at the margin's edges, then a byte decides, to both sides."""
+    before = accepted(make_acceptable(memory=make_memory(1_000_000)))
+    found = sure(memory(make_record(memory=make_memory(static, peak=1_000_000)), before))
+    assert (found.verdict, found.better) == (expected, better)
+
+
+def test_peak() -> None:
+    """Given a peak beyond its own limit, then it fails with that figure, and fewer static bytes excuse nothing."""
+    before = accepted(make_acceptable(memory=make_memory(1_000_000, peak=2_000_000)))
+    found = sure(memory(make_record(memory=make_memory(10, peak=2_000_000 + 64 * 1024 + 1)), before))
+    assert (found.verdict, found.better) == ("fail", False)
+    assert found.why == "peak 1.970 MiB, accepted 1.907 MiB, limit 1.970 MiB"
+
+
+def timed(seconds: float, pairs: int = 8, **where: Any) -> Record:
+    """A record with pairs without noise, the reference at one second."""
+    return make_acceptable(timing=make_timing(seconds, 1.0, pairs), fingerprint=make_fingerprint(**where))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected", "better"),
+    [(1.0, "pass", False), (1.15, "pass", False), (1.16, "fail", False), (0.86, "pass", False), (0.84, "pass", True)],
+)
+def test_latency(seconds: float, expected: str, better: bool) -> None:
+    """Given pairs without noise, then a ratio may be 15 % above the accepted one."""
+    found = sure(latency(timed(seconds), accepted(timed(1.0))))
+    assert (found.verdict, found.better) == (expected, better)
+
+
+def test_latency_limit_is_the_products() -> None:
+    """Given accepted pairs with noise, then half their interval is added, as a sampler was told."""
+    before = make_acceptable(timing=Timing(samples_s=(1.0, 1.2) * 4, reference_s=(1.0,) * 8))
+    was = ratio((1.0, 1.2) * 4, (1.0,) * 8)
+    assert was is not None
+    found = sure(latency(timed(1.0), accepted(before)))
+    assert found.limit == pytest.approx(was.value * 1.15 + (was.high - was.low) / 2)
+
+
+@pytest.mark.parametrize("where", [{"name": "another CPU"}, {"threads": 16}])
+def test_latency_elsewhere(where: dict[str, Any]) -> None:
+    """Given another CPU of the class, or other threads, then even a slow ratio is void, and both are named."""
+    found = sure(latency(timed(9.0, **where), accepted(timed(1.0))))
+    assert (found.verdict, found.value) == ("void", 9.0)
+    assert found.why.startswith("accepted on a CPU with 2 threads, this is ")
+
+
+def test_latency_too_noisy() -> None:
+    """Given pairs that lie on both sides of the limit, then it is void with interval and limit."""
+    now = make_acceptable(timing=Timing(samples_s=(1.0, 2.0) * 4, reference_s=(1.0,) * 8))
+    found = sure(latency(now, accepted(timed(1.0))))
+    assert found.verdict == "void"
+    assert found.limit == pytest.approx(1.15)
+    assert found.why.startswith("too noisy: ")
+
+
+@pytest.mark.parametrize(("now", "before", "when"), [(5, 8, "now"), (8, 5, "when it was accepted"), (5, 5, "now")])
+def test_latency_with_few_pairs(now: int, before: int, when: str) -> None:
+    """Given fewer than six pairs on either side, then it is void, and says on which."""
+    found = sure(latency(timed(9.0, now), accepted(timed(1.0, before))))
+    assert (found.verdict, found.why) == ("void", f"fewer than 6 interleaved pairs {when}")
+
+
+def reference(images: str = "1", **fields: Any) -> Record:
+    """A reference with two images of that digest."""
+    given: dict[str, Any] = {"images": ("images/00.png", "images/01.png"), "images_sha256": images * 64}
+    return make_acceptable(REFERENCE, **(given | fields))
+
+
+def test_drift_equal_bits() -> None:
+    """Given the accepted images to the bit, then it passes, and no image is opened."""
+
+    def never() -> tuple[float, ...]:
+        raise AssertionError
+
+    found = sure(drift(reference(), accepted(reference(), moved=never)))
+    assert (found.verdict, found.value, found.why) == ("pass", 0.0, "the accepted images, bit by bit")
+
+
+@pytest.mark.parametrize(
+    ("moved", "noise", "expected"),
+    [
+        ((0.5, 0.5), None, "pass"),
+        ((0.51, 0.51), None, "fail"),
+        ((0.0, 1.0), None, "pass"),
+        ((0.0, 2.01), None, "fail"),
+        ((2.0, 2.0), make_noise(0.5, 0.5, score="pixels"), "pass"),
+        ((2.01, 2.01), make_noise(0.5, 0.5, score="pixels"), "fail"),
+        ((255.0, 255.0), make_noise(0.5, 0.5, score="pixels"), "fail"),
+    ],
+)
+def test_drift_of_images(moved: tuple[float, ...], noise: Noise | None, expected: str) -> None:
+    """Given images that moved, then half a level in the mean and k times the noise are allowed, four floors in one."""
+    found = sure(drift(reference("9"), accepted(reference(), noise, moved=lambda: moved)))
+    assert found.verdict == expected
+    assert f"moved by {sum(moved) / 2:.2f} levels of 8 bits in the mean and {max(moved):.2f} in the worst" in found.why
+
+
+def test_drift_with_digests_only() -> None:
+    """Given a store without images, then other bits are void; whether the latents are the same is said."""
+    found = sure(drift(reference("9"), accepted(reference())))
+    assert found.verdict == "void"
+    assert found.why.startswith("its latents are the accepted ones, its images are not, and only digests are kept")
+    found = sure(drift(reference("9", latents_sha256="8" * 64), accepted(reference())))
+    assert found.why.startswith("its latents and images are others")
+
+
+def test_drift_without_digests() -> None:
+    """Given records without digests of images, then nothing is taken for equal."""
+    unknown = reference(images_sha256=None)
+    entry = as_accepted(unknown, judge(unknown, None, {}))
+    assert sure(drift(unknown, History(entry))).verdict == "void"
+
+
+def test_drift_new() -> None:
+    """Given no baseline, then it is new; of a cell that is no reference there is no such check."""
+    assert sure(drift(reference(), MISSING)).verdict == "new"
+    names = [check.name for check in judge(scored(), None, {}, history=MISSING).checks]
+    assert names == ["quality.sanity", "regression.lpips"]
+    assert "drift.reference" in [check.name for check in judge(reference(), None, {}, history=MISSING).checks]
+
+
+def test_k_is_in_the_basis() -> None:
+    """Given a noise, then the basis holds accepted value, k, noise and floor, as DESIGN promises."""
+    found = sure(lpips(scored(lpips=(0.02, 0.02)), accepted(scored(lpips=(0.02, 0.02)), make_noise(0.0001, 0.0001))))
+    assert found.basis == f"accepted 0.02 + {K:g} x 0.0001 + 5e-05"
