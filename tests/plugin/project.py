@@ -33,7 +33,8 @@ class Project:
         self.pytester = pytester
         self.path = pytester.path
         self._environment = environment
-        environment.delenv("PYTEST_ADDOPTS", raising=False)
+        for name in ("PYTEST_ADDOPTS", "CI"):
+            environment.delenv(name, raising=False)
         write_project(self.path, CONFIG)
         self.behave({})
         shutil.copy(Path(__file__).with_name("fake_producer.py"), self.path)
