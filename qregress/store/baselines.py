@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -270,9 +271,13 @@ class _Mark(Data, frozen=True, kw_only=True):
     what: str = "baselines of qregress; written by qregress accept, not by hand"
 
 
-def _read_only(path: Path) -> bool:
-    """Whether the file system is: ``os.access`` tells the superuser that everything may be written."""
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+def _read_only(folder: Path) -> bool:
+    """Whether nothing can be made in it, tried out: ``os.access`` tells the superuser that all may be written."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".qregress-", dir=folder)).rmdir()
+    except OSError:
+        return True
+    return False
 
 
 def differences(before: Asked, now: Asked) -> list[str]:

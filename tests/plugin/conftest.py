@@ -18,3 +18,19 @@ def spread(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Options for xdist: a manner of pytest's holds without it, with it switched off, and over two processes."""
     options: tuple[str, ...] = request.param
     return options
+
+
+@pytest.fixture
+def kept(project: Project) -> Project:
+    """The same with baselines, of which there are none yet."""
+    project.keep_baselines()
+    return project
+
+
+@pytest.fixture
+def known(kept: Project) -> Project:
+    """The same with a baseline of each cell; what was written to count cells is gone."""
+    kept.run("--qregress-refresh=missing").assert_outcomes(passed=3)
+    for name in ("produced.txt", "noise.txt"):
+        (kept.path / name).unlink()
+    return kept

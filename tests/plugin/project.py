@@ -40,7 +40,8 @@ class Project:
         self.pytester = pytester
         self.path = pytester.path
         self._environment = environment
-        environment.delenv("PYTEST_ADDOPTS", raising=False)
+        for name in ("PYTEST_ADDOPTS", "CI"):
+            environment.delenv(name, raising=False)
         self._lock_apart()
         write_project(self.path, CONFIG)
         self.behave({})
