@@ -5,6 +5,7 @@ Shared by the sampler, which stops when the interval is clear, and by the judge,
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 
@@ -48,14 +49,24 @@ def ratio(samples: Sequence[float], reference: Sequence[float]) -> Ratio | None:
     Pairs are resampled together, as what slows one run of a pair down tends to slow the other. Seeded: the same
     samples always give the same interval. ``None`` for fewer than six pairs, which show nothing.
     """
-    pairs = list(zip(samples, reference, strict=True))
-    if len(pairs) < FEWEST:
-        return None
-    generator = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
-    drawn = []
-    for _ in range(_RESAMPLES):
-        chosen = generator.choices(pairs, k=len(pairs))
-        drawn.append(low_quantile([a for a, _ in chosen]) / low_quantile([b for _, b in chosen]))
-    drawn.sort()
+    pairs = tuple(zip(samples, reference, strict=True))
+    return _ratio(pairs) if len(pairs) >= FEWEST else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _ratio(pairs: tuple[tuple[float, float], ...]) -> Ratio:
+    """Kept: accepting a cell asks for its ratio and its baseline's several times, at some milliseconds each."""
+    samples, reference = zip(*pairs, strict=True)
+    drawn = sorted(
+        low_quantile([samples[at] for at in chosen]) / low_quantile([reference[at] for at in chosen])
+        for chosen in _resamples(len(pairs))
+    )
     tail = round(_RESAMPLES * (1 - CONFIDENCE) / 2)
     return Ratio(low_quantile(samples) / low_quantile(reference), drawn[tail], drawn[-1 - tail])
+
+
+@functools.lru_cache(maxsize=8)
+def _resamples(pairs: int) -> list[list[int]]:
+    """Which pairs each resample draws: the same ones for every list of that length."""
+    generator = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
+    return [generator.choices(range(pairs), k=pairs) for _ in range(_RESAMPLES)]

@@ -73,7 +73,10 @@ def root(tmp_path: Path) -> Path:
 def deaths(root: Path, act: str, prepare: Callable[[], None]) -> Iterator[int]:
     """Let processes act, each killed a step later than the one before; ends after one that came to its end."""
     command = [sys.executable, "-c", SUICIDE, str(root), act, repr(PUTS), repr(DROPS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=here
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for number in range(1000):
