@@ -12,7 +12,8 @@ from qregress import registry
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from qregress.pytest_session import CellHandle, PytestSession
+    from qregress.items.handle import CellHandle
+    from qregress.items.session import PytestSession
 
 FIXTURE = "qregress_cell"
 
@@ -57,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _session(config: pytest.Config) -> PytestSession:
     """The session object, made when it is first needed."""
     if KEY not in config.stash:
-        from qregress.pytest_session import PytestSession
+        from qregress.items.session import PytestSession
 
         config.stash[KEY] = PytestSession(config)
     return config.stash[KEY]
@@ -112,7 +113,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Cells of one pipeline go to one worker of xdist, unless ``--dist`` asks for another way."""
     if config.getoption("dist") != "load":
         return None
-    from qregress.xdist_scheduler import PipelineScheduling, cell_in
+    from qregress.items.xdist_scheduler import PipelineScheduling, cell_in
 
     return PipelineScheduling(config, log, lambda node_id: cell_in(node_id, lambda: _session(config).pipelines))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qregress.pytest_session import CellHandle
+    from qregress.items.handle import CellHandle
 
 
 def test_quantized(qregress_cell: CellHandle) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-import qregress.pytest_session  # noqa: F401 - imported once here, not once in every run in this process
+import qregress.items.session  # noqa: F401 - imported once here, not once in every run in this process
 from qregress.record import Run, read
 from tests.making import CONFIG, write_project
 

@@ -38,7 +38,7 @@ class Command:
 @pytest.fixture
 def command(project: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """The project of the other tests, without a test file of its own."""
-    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr("qregress.items.session.Worker", fake_producer.FakeProducer)
     monkeypatch.setattr(fake_producer, "HERE", project.path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):

@@ -128,7 +128,7 @@ def test_the_next_run_in_this_process(registered: Project) -> None:
 @pytest.fixture
 def command(registered: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """For ``qregress run``: no test file, and a conftest.py with a hook that it must not obey."""
-    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr("qregress.items.session.Worker", fake_producer.FakeProducer)
     monkeypatch.setattr(fake_producer, "HERE", registered.path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):

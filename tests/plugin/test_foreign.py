@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "PIL", "msgspec", "rich", "diffusers", "qregress.pytest_session", "qregress.config")
+HEAVY = ("torch", "numpy", "PIL", "msgspec", "rich", "diffusers", "qregress.items.session", "qregress.config")
 
 _RUN = f"""
 import sys, pytest

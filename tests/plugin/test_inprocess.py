@@ -24,7 +24,7 @@ class _Broken(fake_producer.FakeProducer):
 def alone(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project without stand-ins for worker processes, in which starting one fails."""
     monkeypatch.setattr(fake_producer, "HERE", project.path)
-    monkeypatch.setattr("qregress.pytest_session.Worker", None)
+    monkeypatch.setattr("qregress.items.session.Worker", None)
     (project.path / "conftest.py").unlink()
     return project
 

@@ -144,7 +144,7 @@ def test_without_baselines(orphaned: Project) -> None:
 
 def test_the_command(orphaned: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Given ``qregress run``, then it fails and names the orphan as pytest does."""
-    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr("qregress.items.session.Worker", fake_producer.FakeProducer)
     monkeypatch.setattr(fake_producer, "HERE", orphaned.path)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "")
     assert cli.main(["run"]) == FAILED

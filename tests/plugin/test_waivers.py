@@ -60,7 +60,7 @@ def test_in_every_summary(options: tuple[str, ...], project: Project) -> None:
 
 def test_in_the_command(project: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Given ``qregress run``, then it is as green, and says as much."""
-    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr("qregress.items.session.Worker", fake_producer.FakeProducer)
     monkeypatch.setattr(fake_producer, "HERE", project.path)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "")
     waive(project)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qregress.xdist_scheduler import cell_in
+from qregress.items.xdist_scheduler import cell_in
 from tests.making import CONFIG
 from tests.plugin.project import ALPHA, Project
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qregress.order import together
+from qregress.items.order import together
 
 
 def group_of(item: str) -> str | None:

@@ -10,68 +10,22 @@ import pytest
 
 from qregress import config as configuration
 from qregress import pipelines
-from qregress.errors import ConfigError, QregressError, Refused, StoreError
+from qregress.errors import ConfigError, QregressError
+from qregress.items.handle import CellHandle
+from qregress.items.keeping import Keeping
+from qregress.items.order import together
+from qregress.items.screen import Screen
 from qregress.matrix import DEVICES, Cell
-from qregress.order import together
 from qregress.plugin import FIXTURE, RUN_ID
 from qregress.produce.client import Worker
-from qregress.produce.protocol import Event, Progress, Say
 from qregress.record import CellResult
-from qregress.report import baselines, terminal
-from qregress.report.live import Live
-from qregress.report.terminal import UNDECIDED
+from qregress.report import terminal
 from qregress.session import RunWriter, Session, StartProducer
 from qregress.store import refresh
-from qregress.store.accept import Acceptance
-from qregress.store.author import author, commit
-from qregress.store.baselines import Key, Store
+from qregress.store.author import commit
+from qregress.store.baselines import Store
 
 DEFAULT_OUT = Path(".qregress") / "latest"
-
-
-def verdicts(result: CellResult) -> set[str]:
-    """Of a cell and of all of its checks: a waived cell may hold some that were not decided."""
-    return {result.verdict, *(check.verdict for check in result.checks)}
-
-
-class CellHandle:
-    """A cell as a test sees it."""
-
-    def __init__(self, cell: Cell, session: PytestSession, node: pytest.Item) -> None:
-        self.cell = cell
-        self._session = session
-        self._node = node
-
-    @property
-    def id(self) -> str:
-        """The cell's id."""
-        return self.cell.id
-
-    def check(self) -> CellResult:
-        """Run and judge the cell, and turn a verdict that is not green into the test's outcome."""
-        __tracebackhide__ = True
-        try:
-            result = self._session.verdict(self.cell)
-        except Refused as error:
-            pytest.fail(str(error), pytrace=False)
-        told = {
-            FIXTURE: result.id,
-            "qregress_verdict": result.verdict,
-            **dict(sorted(terminal.numbers(result).items())),
-        }
-        # A test that is run again has the same item, and with it what was told the first time.
-        kept = [(name, value) for name, value in self._node.user_properties if name not in told]
-        self._node.user_properties[:] = [*kept, *told.items()]
-        waived = result.verdict == "waived" and not self._session.ignores_xfail
-        if result.verdict in ("fail", "crashed") or (result.verdict == "waived" and not waived):
-            pytest.fail(terminal.failure(result, self._session.root), pytrace=False)
-        if self._session.require and any(verdict in UNDECIDED for verdict in verdicts(result)):
-            pytest.fail(terminal.undecided(result), pytrace=False)
-        if waived:
-            pytest.xfail(terminal.waived(result))
-        if result.verdict == "not-run":
-            pytest.skip(f"NOT RUN: {result.message}")
-        return result
 
 
 class PytestSession:
@@ -82,34 +36,33 @@ class PytestSession:
         self._option = config.getoption
         self.require = bool(self._option("qregress_require"))
         self.ignores_xfail = bool(self._option("runxfail", False))
-        self._live: Live | None = None
-        self._display: Any = config.pluginmanager.get_plugin("qregress-display")
+        self._screen = Screen(config)
         try:
             given = self._option("qregress_config")
             path = Path(given) if given else configuration.find(config.rootpath)
             self._registered = pipelines.registered()
             loaded = configuration.load(path, self._registered)
             device = self._device()
-            self._refresh = refresh.parse(self._option("qregress_refresh"), self._option("qregress_reason"))
+            wanted = refresh.parse(self._option("qregress_refresh"), self._option("qregress_reason"))
         except QregressError as error:
             raise pytest.UsageError(str(error)) from None
         out = self._option("qregress_out")
+        store = Store(configuration.baselines_folder(loaded, self._option("qregress_baselines"), config.rootpath))
+        self._keeping = Keeping(loaded, store, wanted)
         self._session = Session(
             loaded,
             device,
             Path(out) if out else config.rootpath / DEFAULT_OUT,
-            Store(configuration.baselines_folder(loaded, self._option("qregress_baselines"), config.rootpath)),
+            store,
             run_id=config.stash[RUN_ID],
-            refresh=self._refresh,
+            refresh=wanted,
             in_process=bool(self._option("qregress_inprocess")),
-            on_event=self._on_event,
+            on_event=self._screen.on_event,
             start=self._starter(),
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
         self._chosen: set[str] = set()
         self._writer = RunWriter(self._session.folder, list(self._cells), commit(config.rootpath))
-        self._orphans: list[Key] = []
-        self._accepted: tuple[Store, Acceptance] | None = None
 
     def check(self) -> None:
         """A folder and a CUDA device that were asked for can be used: ``UsageError``, exit code 4, if not.
@@ -179,27 +132,8 @@ class PytestSession:
             items[:] = kept
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
-            self._check_baselines({cell_id for item in kept if (cell_id := _cell_of(item))})
+            self._keeping.check({cell_id for item in kept if (cell_id := _cell_of(item))})
             self._check_folder()
-
-    def _check_baselines(self, cells: set[str]) -> None:
-        """What cells will be compared with is what was accepted, and a refresh will be able to write.
-
-        Raises ``UsageError``: better before an hour of measuring than after it.
-        """
-        store = self._session.store
-        if not self._session.config.baselines.used:
-            if self._refresh is not None:
-                raise pytest.UsageError('[baselines] store = "none": there are no baselines to refresh')
-            return
-        try:
-            store.check(writable=self._refresh is not None and not self._refresh.proposed)
-            damaged = [text for key, text in store.damage().items() if key.cell in cells]
-        except StoreError as error:
-            raise pytest.UsageError(str(error)) from None
-        if damaged and (self._refresh is None or not self._refresh.wants("changed")):
-            more = f" (and {len(damaged) - 1} more: qregress orphans lists them)" if len(damaged) > 1 else ""
-            raise pytest.UsageError(f"{damaged[0]}{more}")
 
     def _check_registered(self) -> None:
         """No pipeline was registered after the matrix was made: it would be missing from it without a word."""
@@ -240,19 +174,14 @@ class PytestSession:
             what = f"the embedded {part}, as there is no qregress.toml in {self._config.rootpath}"
         else:
             what = str(path)
-        line = f"{what}: {count} cells on {self._session.device}"
-        if self._display is not None:
-            self._display.expect(count)
-            self._display.line(line)
-        else:
-            self._show(f"qregress: {line}")
+        self._screen.announce(count, f"{what}: {count} cells on {self._session.device}")
 
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge."""
         try:
             return self._session.verdict(cell)
         finally:
-            self._end_note()
+            self._screen.end_note()
 
     @property
     def root(self) -> Path:
@@ -264,8 +193,7 @@ class PytestSession:
         result = self._session.folder.result(cell_id) if self._session.opened else None
         if result is not None:
             self._writer.add(result)
-            if self._display is not None:
-                self._display.on_result(result)
+            self._screen.on_result(result)
 
     def merge(self, told: dict[str, Any]) -> None:
         """What ``finish`` returned in a worker of xdist, of which each collects all cells."""
@@ -292,7 +220,11 @@ class PytestSession:
             if stopped:
                 self._writer.take_back(f"NOT accepted, as the run ended early; to accept it: {self._accept_it}")
             self._writer.write(complete=complete)
-            self._keep_baselines(session, complete=complete)
+            self._keep_baselines(complete=complete)
+            if complete and self._is_full():
+                self._keeping.look_for_orphans(self._cells)
+            if self._keeping.orphans and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if self.require and self._writer.not_run and green:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -306,32 +238,15 @@ class PytestSession:
     def _accept_it(self) -> str:
         return f"qregress accept {self.root} --reason …"
 
-    def _keep_baselines(self, session: pytest.Session, *, complete: bool) -> None:
-        """Write what was refreshed; in a full run, notice baselines that nothing asks for. Raises ``UsageError``."""
-        marked = [result for result in self._writer.results if result.accepted is not None]
+    def _keep_baselines(self, *, complete: bool) -> None:
+        """Write what was refreshed. Raises ``UsageError`` where that fails; then the run can still be accepted."""
         try:
-            if self._refresh is not None and marked:
-                self._accepted = refresh.write(
-                    self._refresh,
-                    self._session.store,
-                    self.root,
-                    marked,
-                    author(self._config.rootpath),
-                    waived=self._session.config.waivers,
-                    images=self._session.config.baselines.images,
-                )
-            if complete and self._is_full() and self._session.config.baselines.used:
-                self._orphans = [key for key in self._session.store.places() if key.cell not in self._cells]
+            self._keeping.write(self._writer.results, self.root, self._config.rootpath)
         except QregressError as error:
-            hint = ""
-            if marked and self._accepted is None:
-                hint = f"; the run is kept: {self._accept_it}"
-                self._writer.take_back("NOT accepted, as the baselines could not be written")
-                with contextlib.suppress(OSError):
-                    self._writer.write(complete=complete)
-            raise pytest.UsageError(f"{error}{hint}") from None
-        if self._orphans and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._writer.take_back("NOT accepted, as the baselines could not be written")
+            with contextlib.suppress(OSError):
+                self._writer.write(complete=complete)
+            raise pytest.UsageError(f"{error}; the run is kept: {self._accept_it}") from None
 
     @property
     def has_news(self) -> bool:
@@ -350,63 +265,12 @@ class PytestSession:
         """The table, the counts and the path of the results."""
         written = self._session.folder.run_json if self._session.opened else None
         text = terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
-        if self._accepted is not None:
-            text += baselines.accepted(*self._accepted, width=width, color=color)
-        if self._orphans:
-            text += baselines.orphans(self._orphans, self._session.store, self._session.config.path)
-        return text
+        return text + self._keeping.report(width, color=color)
 
     def failures(self) -> list[str]:
         """What failed, at length."""
         failed = [result for result in self._writer.results if result.verdict in ("fail", "crashed")]
         return [f"{result.id}: {terminal.failure(result, self.root)}" for result in failed]
-
-    def _on_event(self, event: Event) -> None:
-        if self._display is not None:
-            self._display.on_event(event)
-            return
-        if isinstance(event, Say):
-            self._show(f"qregress: {event.text}")
-        elif isinstance(event, Progress):
-            text = f"{event.cell}: {event.stage} {event.done}/{event.total}"
-            if self._config.get_verbosity() > 1:
-                self._show(text)
-            else:
-                self._note(text)
-
-    def _note(self, text: str) -> None:
-        """Where somebody looks on, and pytest's own reporter writes the lines."""
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        if type(reporter) is not pytest.TerminalReporter or self._config.get_verbosity() < 0:
-            return
-        writer = self._config.get_terminal_writer()
-        if not (reporter.isatty and writer.hasmarkup):
-            return
-        self._live = self._live or Live(writer._file)  # noqa: SLF001 - its own write counts columns
-        with self._screen():
-            self._live.show(text, writer.fullwidth - writer.width_of_current_line)
-
-    def _end_note(self) -> None:
-        if self._live is not None:
-            with self._screen():
-                self._live.clear()
-
-    def _screen(self) -> contextlib.AbstractContextManager[None]:
-        """What is written within is not in the output that pytest keeps for a failure."""
-        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
-        shown: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        return shown if capture is None else capture.global_and_fixture_disabled()
-
-    def _show(self, line: str) -> None:
-        """A line, at once."""
-        self._end_note()
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None or self._config.get_verbosity() < 0:
-            return
-        with self._screen():
-            reporter.ensure_newline()
-            reporter.write_line(line)
-            reporter.flush()
 
 
 def _cell_of(item: pytest.Item) -> str | None:
