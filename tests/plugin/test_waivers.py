@@ -81,9 +81,7 @@ def test_runxfail(way: str, project: Project) -> None:
     result = project.run_as(way, "--runxfail")
     assert result.ret == FAILED
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(
-        [f"quality.lpips: mean LPIPS 0.2000 over 0.05 (budget); waived: {TEXT}"]
-    )
+    result.stdout.fnmatch_lines([f"quality.lpips: mean LPIPS 0.2000 over 0.05 (budget); waived: {TEXT}"])
 
 
 @WAYS
