@@ -1,0 +1,154 @@
+"""``qregress judge``: a finished run under today's limits, waivers and baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qregress.record import Run, read
+from qregress.store.baselines import MARK
+from tests.store_making import CLASS, files, matrix_ids, pack, rewrite, write_matrix
+
+Verb = Callable[..., tuple[int, str, str]]
+REFERENCE, FIRST, SECOND = matrix_ids(2)
+
+
+def test_without_baselines(runs: Path, verb: Verb) -> None:
+    """Given no baselines, then it is said that nothing was compared; --require makes that a failure."""
+    before = files(runs)
+    code, out, _ = verb("judge", "first")
+    assert code == 0
+    assert "3 cells NOT compared with a baseline: no baselines in baselines/" in out.splitlines()
+    assert verb("judge", "first", "--require")[0] == 1
+    assert files(runs) == before
+    assert not (runs / "baselines").exists()
+
+
+@pytest.mark.usefixtures("runs")
+def test_against_baselines(verb: Verb) -> None:
+    """Given baselines, then an equal run is green, and a worse one fails by name with its figures."""
+    verb("accept", "first", "--reason=x")
+    code, out, _ = verb("judge", "equal")
+    assert (code, out.splitlines()[-1]) == (0, "3 pass")
+    code, out, _ = verb("judge", "later")
+    assert code == 1
+    assert f"{FIRST}: fail: regression.lpips, regression.latents, regression.memory" in out
+    assert f"{REFERENCE}: fail: drift.reference" in out
+    assert out.splitlines()[-1] == "3 fail"
+
+
+def test_archive_and_json(runs: Path, verb: Verb) -> None:
+    """Given an archive and --json, then the new verdicts are written there, and the run stays as it is."""
+    archive = pack(runs / "later", runs / "later.zip")
+    verb("accept", "first", "--reason=x")
+    before = archive.read_bytes()
+    assert verb("judge", str(archive), "--json", "out/judged.json")[0] == 1
+    judged = read(runs / "out" / "judged.json", Run)
+    assert [(result.id, result.verdict) for result in judged.cells] == [
+        (cell, "fail") for cell in (REFERENCE, FIRST, SECOND)
+    ]
+    assert archive.read_bytes() == before
+    code, _, err = verb("judge", str(archive), "--json", "qregress.toml/x")
+    assert code == 4
+    assert err.startswith("ERROR: qregress.toml/x: cannot be written: ")
+
+
+def test_budgets_of_today(runs: Path, verb: Verb) -> None:
+    """Given a budget that was set after the run, then it is held against it."""
+    write_matrix(runs, 2, more='[budgets]\nlpips = 0.005\n[baselines]\nstore = "none"')
+    code, out, _ = verb("judge", "first")
+    assert code == 1
+    assert "quality.lpips: mean LPIPS 0.0100 over 0.005" in out
+    assert "NOT compared" not in out
+
+
+def waiver(check: str, cell: str = "pixart/s00/*", expires: str = "9999-01-01") -> str:
+    """A waiver's table."""
+    lines = [f'cell = "{cell}"', f'check = "{check}"', 'reason = "known"', 'issue = "https://example.org/1"']
+    return "\n".join(["[[waivers]]", *lines, f"expires = {expires}", ""])
+
+
+def test_waivers_of_today(runs: Path, verb: Verb) -> None:
+    """Given a waiver, then what it names is waived until its day, and a failure where it passes."""
+    verb("accept", "first", "--reason=x")
+    names = ("lpips", "latents", "memory")
+    write_matrix(runs, 2, more="".join(waiver(f"regression.{name}") for name in names))
+    code, out, _ = verb("judge", "later", "-k", "s00")
+    assert (code, out.splitlines()[-1]) == (0, "1 waived")
+    code, out, _ = verb("judge", "equal", "-k", "s00")
+    assert code == 1
+    assert "a waiver says that it fails: take the waiver out" in out
+    write_matrix(runs, 2, more="".join(waiver(f"regression.{name}", expires="2020-01-01") for name in names))
+    code, out, _ = verb("judge", "later", "-k", "s00")
+    assert code == 1
+    assert "its waiver expired on 2020-01-01" in out
+
+
+def test_a_damaged_baseline(runs: Path, verb: Verb) -> None:
+    """Given an edited baseline, then judging ends with one line and 4: what it says is worth nothing."""
+    verb("accept", "first", "--reason=x")
+    path = runs / "baselines" / CLASS / FIRST / "baseline.json"
+    path.write_text(path.read_text().replace("0.01", "0.9"))
+    code, out, err = verb("judge", "equal")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"ERROR: {path}: is not what was accepted (its SHA-256 differs)")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_mark(runs: Path, verb: Verb) -> None:
+    """Given baselines whose mark is gone, then no run is green for it."""
+    verb("accept", "first", "--reason=x")
+    (runs / "baselines" / MARK).unlink()
+    code, _, err = verb("judge", "later")
+    assert code == 4
+    assert err.startswith(f"ERROR: {runs / 'baselines' / MARK}: is missing, and ")
+
+
+@pytest.mark.parametrize("name", ["qregress.toml", "qregress.toml/x"])
+def test_no_store(runs: Path, verb: Verb, name: str) -> None:
+    """Given a file for a store, then that is no empty store."""
+    code, _, err = verb("judge", "first", f"--baselines={name}")
+    if name == "qregress.toml":
+        assert (code, err.startswith("ERROR: qregress.toml: is a file, not a folder")) == (4, True)
+    else:
+        assert code == 0  # a store that is not there yet
+    assert files(runs / "first")
+
+
+def test_a_missing_record(runs: Path, verb: Verb) -> None:
+    """Given a run without one of its records, then one line says which."""
+    (runs / "first" / "cells" / FIRST / "record.json").unlink()
+    code, _, err = verb("judge", "first")
+    assert (code, err) == (
+        4,
+        f"ERROR: first: run.json names {FIRST}, but there is no record of it; take the whole folder\n",
+    )
+
+
+def test_a_foreign_cell(runs: Path, verb: Verb) -> None:
+    """Given cells that the configuration does not have, then they are named and not judged; with none left it is 5."""
+    write_matrix(runs, 1)
+    code, out, _ = verb("judge", "first")
+    assert code == 0
+    assert f"{SECOND}: not judged: no cell of qregress.toml has this id" in out.splitlines()
+    assert verb("judge", "first", "-k", "s01")[0] == 5
+
+
+def test_a_crashed_cell(runs: Path, verb: Verb) -> None:
+    """Given a cell that crashed, then it is a failure whatever the baselines say."""
+    rewrite(runs / "first", FIRST, status="crashed", message="out of memory")
+    code, out, _ = verb("judge", "first")
+    assert code == 1
+    assert f"{FIRST}: crashed\n  out of memory" in out
+
+
+def test_a_newer_run(runs: Path, verb: Verb) -> None:
+    """Given a run of a newer qregress, then one line says so."""
+    path = runs / "first" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"schema": 99}))
+    code, _, err = verb("judge", "first")
+    assert code == 4
+    assert err.startswith("ERROR: first: run.json: not what qregress wrote: written by a newer qregress: schema 99")
