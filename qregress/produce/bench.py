@@ -63,14 +63,15 @@ class Bench:
             self._out.write_record(self._run_cell(cell, resolve))
 
     def measure_noise(self, cell: Cell) -> None:
-        """Add the noise floor to the record of the cell that ran last, or of a reference of this bench.
+        """Add the noise floor to the record of the cell that ran last, or of a reference, whichever process ran it.
 
         Raises ``ProduceError`` where its weights or images are not at hand any more.
         """
         record = self._out.record(cell.id)
         known = self._references.get(cell.workload.name)
         last = self._last
-        if cell.setting.is_reference and known is not None:
+        if cell.setting.is_reference and record is not None:
+            known = self._reference(cell)
             last = cell.id, assemble(self._load(cell.setting.dtype), {}), known[0]
         if record is None or known is None or last is None or last[0] != cell.id:
             raise ProduceError(f"{cell.id}: its noise can be measured only in the process that has just run it")

@@ -13,6 +13,7 @@ import pytest
 from qregress import cli
 from qregress.store import journal
 from tests.making import INT8, INT8_TE, REFERENCE
+from tests.plugin import fake_producer
 from tests.plugin.project import WAYS, Project, usage_error
 
 OK, FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
@@ -316,14 +317,10 @@ def test_unwritable_is_no_concern_of_ci(kept: Project, monkeypatch: pytest.Monke
 
 def test_full_disk(known: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a disk that is full at the end, then one line and exit code 4; the run is kept and can be accepted."""
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     before = known.stored()
     known.behave(WORSE)
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "commit", full)
+        patch.setattr(journal, "commit", _full)
         result = known.run(EVERY, REASON)
     out = known.path / ".qregress" / "latest"
     assert usage_error(result) == (
@@ -337,6 +334,26 @@ def test_full_disk(known: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert accepted(known) == {}
     assert cli.main(["accept", str(out), "--reason", "more room"]) == 0
     assert changed(before, known.stored()) == set(ALL)
+
+
+def test_the_command(kept: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given ``qregress run`` with a refresh, then it accepts as pytest does, and a failed write is exit code 4 too."""
+    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr(fake_producer, "HERE", kept.path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "commit", _full)
+        assert cli.main(["run", "--refresh=missing"]) == pytest.ExitCode.USAGE_ERROR
+    shown = capfd.readouterr()
+    assert shown.err.count("ERROR: ") == 1
+    assert "3 cells: NOT accepted, as the baselines could not be written" in shown.out
+    assert cli.main(["run", "--refresh=missing"]) == OK
+    assert f"accepted 3 new in {kept.path}/baselines" in capfd.readouterr().out
+    assert kept.baselines() == ALL
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _edit(project: Project, name: str) -> None:

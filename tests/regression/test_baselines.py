@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from qregress import cli
-from tests.regression.harness import Finished, Overlay, Runner
+from qregress import cli, config
+from qregress.produce.bench import Bench
+from qregress.produce.protocol import Options
+from qregress.store.run import RunFolder
+from tests.regression.harness import HEAD, Finished, Overlay, Runner
 
 REFERENCE, INT8 = "pixart-sigma/reference/bs1", "pixart-sigma/int8/bs1"
 #: The embedded matrix's own budgets of int8; one pair decides no latency, so there is no budget of it.
@@ -25,13 +29,16 @@ PROMPTS = 2
 FREEZE = """        if isinstance(m, QModuleMixin):
             m.freeze()
 """
-#: One of 40 layers, its scales 2 % too large: the images are within every budget.
+#: One of 87 layers, its scales 2 % too large. On 2 cores of an AMD EPYC, torch 2.15.0, two prompts: mean LPIPS 0.00018
+#: and worst 0.00029 are within the budgets, even below the healthy mean of 0.00020; the final latents' distance is
+#: 0.0261, where healthy int8 has 0.0195 and may have 0.0226.
 WRONG_SCALES = f"""{FREEZE}            if name == "pos_embed.proj":
                 m.weight._scale.mul_(1.02)
 """
 HEALTHY = "return (images * 0.5 + 0.5).clamp(0, 1)"
-#: Every image of every cell loses 2 % of its contrast after decoding: no distance between cell and reference changes.
-PALE = "return (images * 0.49 + 0.5).clamp(0, 1)"
+#: Every image of every cell loses contrast after decoding: hardly a distance between cell and reference changes. 2 %
+#: moved the reference by 1.44 levels of 8 bits, where 1.01 is allowed (its noise floor is 0.17); this is twice that.
+PALE = "return (images * 0.48 + 0.5).clamp(0, 1)"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +105,20 @@ def test_the_reference_itself_moved(run_qregress: Runner, accepted: Path, overla
     assert failed[REFERENCE] == ["drift.reference"], finished.output
     assert "the unquantized images moved by" in finished.output
     assert verdicts(finished)[INT8]["regression.latents"] == "pass"
+
+
+def test_noise_of_a_reference_that_another_process_ran(tmp_path: Path) -> None:
+    """A reference's own process is gone, as after a crash: its noise is measured against the files that it left."""
+    (tmp_path / "qregress.toml").write_text(HEAD.format(deadline="1 min", pairs=1, count=2, store="images"))
+    cell = config.load(tmp_path / "qregress.toml").cells()[0]
+    quick = msgspec.structs.replace(cell, workload=msgspec.structs.replace(cell.workload, steps=2))
+    folder = RunFolder(tmp_path / "out")
+    options = Options(device="cpu", out=str(folder.root), lpips="st-alex", clip="pocket", pairs=1, time_s=0.001)
+    Bench(quick.pipeline, options, lambda _: None).run(quick, ())
+    other = Bench(quick.pipeline, options, lambda _: None)
+    other.run(quick, ())
+    other.measure_noise(quick)
+    record = folder.record(REFERENCE)
+    assert record is not None
+    assert record.noise is not None
+    assert [variant.pixels for variant in record.noise.variants if variant.name == "again"] == [(0.0, 0.0)]

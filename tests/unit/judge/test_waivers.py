@@ -10,7 +10,7 @@ import pytest
 from qregress.judge.budgets import Limits
 from qregress.judge.verdict import judge
 from qregress.judge.waivers import Waiver
-from qregress.record import CellResult
+from qregress.record import CellResult, Problem
 from tests.making import INT8, INT8_TE, make_record, make_scores
 
 LAST = dt.date(2027, 6, 30)
@@ -96,10 +96,13 @@ def test_other_checks() -> None:
     }
 
 
-def test_sanity_can_be_waived() -> None:
-    """Given what no baseline accepts away, then a waiver can."""
+def test_what_is_never_accepted_away_can_be_waived() -> None:
+    """Given a black image, which no baseline makes right, then a waiver lets it pass as waived, and nothing else."""
     waiver = Waiver(**(_fields(WAIVER) | {"check": "quality.sanity"}))
-    assert judged(0.01, waiver).verdict == "fail"  # strict: it is sane
+    black = Problem(prompt=0, kind="black", detail="mean 0")
+    record = make_record(scores=make_scores(problems=(black,)))
+    assert judge(record, None, {}, waived=[waiver], today=LAST).verdict == "waived"
+    assert judge(record, None, {}, waived=[WAIVER], today=LAST).verdict == "fail"
 
 
 @pytest.mark.parametrize("order", [1, -1])
