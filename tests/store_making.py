@@ -50,7 +50,7 @@ def png(seed: int, size: int = 16) -> bytes:
 
 def make_fingerprint(**fields: Any) -> Fingerprint:
     """Of a machine with a CPU."""
-    given = {
+    given: dict[str, Any] = {
         "python": "3.11.7",
         "platform": "Linux",
         "device": "cpu",
@@ -65,7 +65,7 @@ def make_fingerprint(**fields: Any) -> Fingerprint:
 
 def make_asked(setting: str = "s00", **fields: Any) -> Asked:
     """What a cell of a setting asks for."""
-    given = {
+    given: dict[str, Any] = {
         "source_sha256": "5" * 64,
         "call": {},
         "setting": {} if setting == REFERENCE else {"weights": {"transformer": "int8"}, "exclude": [setting]},

@@ -90,7 +90,7 @@ def test_what_an_acceptance_says(store: Store) -> None:
 MODULE = ModuleCoverage(
     name="proj", module="Linear", expected="int8", found=None, tensor="Parameter", dtype="float16", bytes=64
 )
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "crashed": ({"status": "crashed", "message": "out of memory"}, "it did not run to its end: out of memory"),
     "not run": ({"status": "not-run"}, "it did not run to its end: not-run"),
     "insane": (

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from qregress.store import author as module
 from qregress.store.author import author, commit
 
 GIT = shutil.which("git")
@@ -61,7 +60,7 @@ def test_a_name_in_other_bytes(tmp_path: Path) -> None:
 
 def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given no git, then the login name is it; a number without a name is unknown."""
-    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(getpass, "getuser", lambda: "ada")
     assert author(tmp_path) == "ada"
     assert commit(tmp_path) is None

@@ -18,6 +18,7 @@ from qregress.errors import StoreError
 from qregress.record import SCHEMA
 from qregress.store import baselines, journal
 from qregress.store.accept import accept
+from qregress.store.atomic import locked
 from qregress.store.baseline import ACCEPTED, BASELINE, Entry, seal
 from qregress.store.baselines import MARK, Key, Store, differences
 from qregress.store.finished import FinishedRun
@@ -70,7 +71,8 @@ def test_no_store(tmp_path: Path) -> None:
     store.check(writable=True)
     assert store.places() == []
     assert store.find(CLASS, FIRST) is None
-    assert store.damage() == store.entries() == {}
+    assert store.damage() == {}
+    assert store.entries() == {}
     assert store.explain(CLASS, FIRST, make_asked()) == "no baselines in baselines/"
     store.copy(tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
@@ -418,8 +420,7 @@ def test_a_reader_that_waited_for_a_writer_that_was_killed(
 ) -> None:
     """Given a writer killed between a reader's first look and its lock, then the reader finishes the write first."""
     later = other(tmp_path)
-    locked = baselines.locked
-    done = []
+    done: list[Path] = []
 
     def killed_meanwhile(path: Path, *, shared: bool = False) -> object:
         if shared and not done:
@@ -454,6 +455,7 @@ import json
 import sys
 from pathlib import Path
 from qregress.store.accept import accept
+from qregress.store.atomic import locked
 from qregress.store.baseline import Entry
 from qregress.store.baselines import Store
 from qregress.store.finished import FinishedRun

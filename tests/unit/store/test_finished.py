@@ -36,7 +36,7 @@ def complaint(path: Path) -> str:
 
 def read_all(path: Path) -> dict[str, bytes]:
     """Every record and image of a run."""
-    found = {}
+    found: dict[str, bytes] = {}
     with FinishedRun(path) as run:
         for result in run.run.cells:
             record = run.record(result.id)
@@ -146,14 +146,13 @@ def bomb(target: Path, run: Path, *, gigabytes: int, member: str, stated: int | 
         info = zipfile.ZipInfo(member)
         info.compress_type = zipfile.ZIP_STORED
         archive.writestr(info, block + again * (count - 1) + packer.flush())
-    data = bytearray(target.read_bytes())
-    for signature, method, at in ((b"PK\x03\x04", 8, 18), (b"PK\x01\x02", 10, 20)):
-        start = data.rindex(signature + b"", 0, data.rindex(member.encode(), 0, len(data)) if at == 20 else None)
-        if at == 18:
-            start = data.index(member.encode()) - 30
-        struct.pack_into("<H", data, start + method, zipfile.ZIP_DEFLATED)
-        struct.pack_into("<L", data, start + at + 4, min(size if stated is None else stated, 0xFFFFFFFE))
-    target.write_bytes(data)
+    packed = bytearray(target.read_bytes())
+    local = packed.index(member.encode()) - 30
+    central = packed.rindex(b"PK\x01\x02", 0, packed.rindex(member.encode()))
+    for method, at in ((local + 8, local + 22), (central + 10, central + 24)):
+        struct.pack_into("<H", packed, method, zipfile.ZIP_DEFLATED)
+        struct.pack_into("<L", packed, at, min(size if stated is None else stated, 0xFFFFFFFE))
+    target.write_bytes(packed)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -33,7 +34,7 @@ REFERENCE, FIRST, _ = matrix_ids(2)
 def gray(*levels: int, size: tuple[int, int] = (4, 4)) -> bytes:
     """A PNG of one colour."""
     out = io.BytesIO()
-    Image.new("RGB", size, levels).save(out, "PNG")  # type: ignore[arg-type]
+    Image.new("RGB", size, levels).save(out, "PNG")
     return out.getvalue()
 
 
@@ -58,7 +59,7 @@ def test_the_accepted_record(store: Store) -> None:
         ({"fingerprint": make_fingerprint(device_class="../../x")}, f"accepted on {CLASS} only, and this is ../../x"),
     ],
 )
-def test_no_comparable_record(store: Store, fields: dict[str, object], says: str) -> None:
+def test_no_comparable_record(store: Store, fields: dict[str, Any], says: str) -> None:
     """Given a record that cannot be compared, then every regression check is new and says why."""
     past = history(store, finished_record(FIRST, **fields), lambda _: b"")
     assert past.entry is None

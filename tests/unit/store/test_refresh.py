@@ -41,7 +41,7 @@ def test_modes(mode: str, kinds: list[str]) -> None:
     """Given a mode, then it takes the cells that it says."""
     found = parse(mode, "why", {})
     assert found is not None
-    assert [kind for kind in ("changed", "failing", "new", "same") if found.wants(kind)] == kinds  # type: ignore[arg-type]
+    assert [kind for kind in ("changed", "failing", "new", "same") if found.wants(kind)] == kinds
 
 
 @pytest.mark.parametrize(("mode", "reason"), [("all", None), ("failing", "  "), ("all", "\n")])
