@@ -30,7 +30,7 @@ def test_a_waiver_that_is_not_needed_is_no_regression() -> None:
 def test_a_waived_sanity_check_that_passes_again_refuses_nothing() -> None:
     """Given images that are images again under a waiver, then the cell may be accepted."""
     record = make_record()
-    waiver = Waiver(cell=INT8, check="quality.sanity", reason="known", issue="https://x.test/1", expires=WAIVER.expires)
+    waiver = Waiver(cell=INT8, check="quality.sanity", reason="known", issue="https://x.test/1", expires=LAST)
     (check,) = waivers.apply([Check(name="quality.sanity", verdict="pass")], INT8, [waiver], dt.date(2026, 1, 1))
     result = msgspec.structs.replace(judge(record, None, {}), checks=(check,))
     assert refusal(record, result) is None
