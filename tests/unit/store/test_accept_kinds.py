@@ -13,9 +13,8 @@ from qregress.record import Check
 from qregress.store.accept import kind_of, refusal
 from tests.making import INT8, make_record
 
-WAIVER = Waiver(
-    cell=INT8, check="regression.lpips", reason="known", issue="https://x.test/1", expires=dt.date(2099, 1, 1)
-)
+LAST = dt.date(2099, 1, 1)
+WAIVER = Waiver(cell=INT8, check="regression.lpips", reason="known", issue="https://x.test/1", expires=LAST)
 
 
 def test_a_waiver_that_is_not_needed_is_no_regression() -> None:
