@@ -55,7 +55,7 @@ def act(options: argparse.Namespace) -> int:
             results.append(result)
     failed = [result for result in results if result.verdict in {"fail", "crashed"}]
     for result in failed:
-        print(f"{terminal.failure(result, Path(options.after))}\n")
+        print(f"{result.id}: {terminal.failure(result, Path(options.after))}\n")
     print(baselines.changes(changes, **common.look()), end="")
     for line in (*told, *terminal.remarks(results)):
         print(line)

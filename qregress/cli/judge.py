@@ -52,7 +52,7 @@ def act(options: argparse.Namespace) -> int:
             raise ConfigError(f"{options.json}: cannot be written: {error.strerror}") from None
     for result in results:
         if result.verdict in {"fail", "crashed"}:
-            print(f"{terminal.failure(result, Path(options.run))}\n")
+            print(f"{result.id}: {terminal.failure(result, Path(options.run))}\n")
     print(terminal.summary(results, judged.not_run, None, **common.look()), end="")
     for cell in foreign:
         print(f"{cell}: not judged: no cell of {config.path.name} has this id")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -58,13 +59,25 @@ class Store:
         if not writable:
             return
         there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or _read_only(there):
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or self._is_read_only(there):
             raise StoreError(f"{self.root}: cannot be written: {there} is read-only; nothing was accepted")
         if self._is_foreign():
             with self._reading():  # again under the lock: it may be another process's first write
                 foreign = self._is_foreign()
             if foreign:
                 raise StoreError(f"{self.root}: holds other files and no baselines; choose another folder for them")
+
+    def _is_read_only(self, there: Path) -> bool:
+        """Whether nothing can be made there, tried out: ``os.access`` tells the superuser that all may be written."""
+        try:
+            if there == self.root:
+                with locked(there):  # no reader comes across it
+                    journal.try_out(there)
+            else:
+                Path(tempfile.mkdtemp(prefix=".qregress-", dir=there)).rmdir()
+        except OSError as error:
+            return error.errno not in {errno.ENOSPC, errno.EDQUOT}  # of a full disk the write itself tells
+        return False
 
     def _is_foreign(self) -> bool:
         return self.root.is_dir() and not (self.root / MARK).exists() and any(self.root.iterdir())
@@ -269,15 +282,6 @@ class _Mark(Data, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     what: str = "baselines of qregress; written by qregress accept, not by hand"
-
-
-def _read_only(folder: Path) -> bool:
-    """Whether nothing can be made in it, tried out: ``os.access`` tells the superuser that all may be written."""
-    try:
-        Path(tempfile.mkdtemp(prefix=".qregress-", dir=folder)).rmdir()
-    except OSError:
-        return True
-    return False
 
 
 def differences(before: Asked, now: Asked) -> list[str]:

@@ -45,6 +45,13 @@ def decided(root: Path) -> bool:
     return (root / FOLDER / _PLAN).exists()
 
 
+def try_out(root: Path) -> None:
+    """Make something and remove it; a kill leaves what any killed change leaves. Raises ``OSError``."""
+    recover(root)
+    (root / FOLDER).mkdir()
+    (root / FOLDER).rmdir()
+
+
 def commit(root: Path, puts: Mapping[str, bytes], drops: Iterable[str] = ()) -> None:
     """Write and remove files. Raises ``OSError``, and then nothing has changed, or ``recover`` will change it all."""
     recover(root)

@@ -37,7 +37,7 @@ def test_a_worse_run(verb: Verb) -> None:
     """Given a run that is worse, then it fails by name; the other way around nothing fails, and it says better."""
     code, out, _ = verb("compare", "first", "later")
     assert code == 1
-    assert f"{FIRST}: fail: regression.lpips" in out
+    assert f"{FIRST}: regression.lpips" in out
     assert out.splitlines()[-1] == "3 cells compared: 0 with the same images to the bit, 3 worse"
     code, out, _ = verb("compare", "later", "first", "-k", "not reference")
     assert code == 0
