@@ -208,7 +208,8 @@ class Record(Data, frozen=True, kw_only=True):
 class Check(Data, frozen=True, kw_only=True):
     """One comparison of one number with one limit.
 
-    ``better``: so far below what was accepted that noise does not explain it.
+    ``better``: so far below what was accepted that noise does not explain it. ``stale``: it passes, and fails only for
+    the waiver that says it would.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Check(Data, frozen=True, kw_only=True):
     basis: str = ""
     why: str = ""
     better: bool = False
+    stale: bool = False
 
 
 class LatencySummary(Data, frozen=True, kw_only=True):

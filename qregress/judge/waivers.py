@@ -43,7 +43,7 @@ def _one(check: Check, waiver: Waiver, today: dt.date) -> Check:
         return msgspec.structs.replace(check, verdict="waived", why=f"{check.why}; waived: {waiver.text}")
     if check.verdict == "pass" and not expired:
         why = f"passes ({check.why}), but a waiver says that it fails: take the waiver out; it said: {waiver.text}"
-        return msgspec.structs.replace(check, verdict="fail", why=why)
+        return msgspec.structs.replace(check, verdict="fail", stale=True, why=why)
     return check
 
 

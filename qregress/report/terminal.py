@@ -86,7 +86,7 @@ def summary(
             notes.setdefault(note, []).append(result.id)
     for note, ids in notes.items():
         console.print(f"{_which(ids)}: {note}", markup=False, soft_wrap=True)
-    for line in remarks(results):
+    for line in remarks(results, run_json.parent if run_json is not None else None):
         console.print(line, markup=False, soft_wrap=True)
     for why, ids in _news(results).items():
         console.print(f"{_which(ids)} NOT compared with a baseline: {why}", markup=False, soft_wrap=True)
@@ -146,9 +146,9 @@ def _number(value: float | None, form: str) -> str:
     return _NONE if value is None else format(value, form)
 
 
-def remarks(results: list[CellResult]) -> list[str]:
-    """What a table cannot say of cells that did not fail."""
-    return [line for result in results for line in _remarks(result)]
+def remarks(results: list[CellResult], run: Path | None = None) -> list[str]:
+    """What a table cannot say of cells that did not fail; ``run`` is the run's folder."""
+    return [line for result in results for line in _remarks(result, run)]
 
 
 def exit_code(results: list[CellResult], not_run: dict[str, str], *, require: bool) -> int:
@@ -160,14 +160,14 @@ def exit_code(results: list[CellResult], not_run: dict[str, str], *, require: bo
     return 1 if failed or (require and undecided) else 0
 
 
-def _remarks(result: CellResult) -> list[str]:
+def _remarks(result: CellResult, run: Path | None) -> list[str]:
     shown = ("void", "waived")
     lines = [f"{result.id}: {c.verdict}: {c.name}: {c.why}" for c in result.checks if c.verdict in shown]
     better = [f"{check.name} ({check.why})" for check in result.checks if check.better]
     if better:
         lines.append(
             f"{result.id}: better than what was accepted: {', '.join(better)}; to hold it there: "
-            f"qregress accept RUN -k '{result.id}' --reason …"
+            f"qregress accept {run or 'RUN'} -k '{result.id}' --reason …"
         )
     if result.status == "not-run":
         lines.append(f"{result.id}: NOT RUN: {result.message}")

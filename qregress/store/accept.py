@@ -60,7 +60,7 @@ def kind_of(result: CellResult, comparable: bool, known: bool) -> Kind:
         return "new"
     if not comparable:
         return "changed"
-    failed = {check.name.partition(".")[0] for check in result.checks if check.verdict == "fail"}
+    failed = {check.name.partition(".")[0] for check in result.checks if check.verdict == "fail" and not check.stale}
     return "failing" if failed & {"regression", "drift"} else "same"
 
 
@@ -68,7 +68,7 @@ def refusal(record: Record, result: CellResult) -> str | None:
     """Why a cell may not become a baseline; ``None`` where it may."""
     if record.status != "ran":
         return f"it did not run to its end: {record.message or record.status}"
-    broken = [check for check in result.checks if check.name in BINDING and check.verdict == "fail"]
+    broken = [check for check in result.checks if check.name in BINDING and check.verdict == "fail" and not check.stale]
     if broken:
         return "; ".join(f"{check.name} fails, which no baseline changes ({check.why})" for check in broken)
     if record.reference_repeatable is False:
