@@ -21,7 +21,7 @@ from qregress import config, units
 from qregress.errors import StoreError
 from qregress.judge.budgets import Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
-from qregress.matrix import REFERENCE
+from qregress.matrix import DEVICES, REFERENCE
 from qregress.metrics import LPIPS_NAMES
 from qregress.quantize import weight_types
 from qregress.record import Asked, Scores, encode
@@ -63,9 +63,17 @@ def document(tables: Mapping[str, Any]) -> str:
     return "\n".join(f"{toml(name)} = {toml(table)}" for name, table in tables.items()) + "\n"
 
 
+Fields = dict[str, st.SearchStrategy[Any]]
+
+
+def table(required: Fields, optional: Fields | None = None) -> st.SearchStrategy[dict[str, Any]]:
+    """A table with these keys and any of those."""
+    return st.fixed_dictionaries(required, optional=optional or {})
+
+
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """A table with any of these keys."""
-    return st.fixed_dictionaries({}, optional=fields)
+    return table({}, fields)
 
 
 COUNT = st.integers(1, 10**6)
@@ -73,7 +81,7 @@ SECONDS = st.builds("{} {}".format, st.integers(1, 10**4), st.sampled_from(["ms"
 BYTES = st.builds("{} {}".format, st.integers(1, 10**4), st.sampled_from(["B", "KiB", "MiB", "GiB", "TiB"]))
 FACTOR = st.builds("{:.2f}x".format, st.floats(0.01, 100))
 NOT_NEGATIVE = st.floats(0, 1e6)
-SETTING = st.fixed_dictionaries(
+SETTING = table(
     {
         "weights": st.dictionaries(
             st.sampled_from(["transformer", "text_encoder"]),
@@ -83,7 +91,7 @@ SETTING = st.fixed_dictionaries(
     },
     optional={"exclude": st.lists(TEXT, max_size=2), "dtype": st.sampled_from(config.DTYPES)},
 )
-WORKLOAD = st.fixed_dictionaries(
+WORKLOAD = table(
     {"prompts": st.lists(FULL_TEXT, min_size=1, max_size=3)},
     optional={
         "seed": st.integers(0, 2**31),
@@ -103,13 +111,13 @@ LIMITS = some(
     memory_peak=BYTES | FACTOR,
     latency=SECONDS | FACTOR,
 )
-DOCUMENT = st.fixed_dictionaries(
+DOCUMENT = table(
     {
         "pipelines": st.dictionaries(
             NAME,
-            st.fixed_dictionaries(
+            table(
                 {"source": st.just("path:pipeline")},
-                optional={"devices": st.lists(st.sampled_from(config.DEVICES), min_size=1, max_size=2), "call": TABLE},
+                optional={"devices": st.lists(st.sampled_from(DEVICES), min_size=1, max_size=2), "call": TABLE},
             ),
             min_size=1,
             max_size=2,
@@ -124,7 +132,7 @@ DOCUMENT = st.fixed_dictionaries(
         "budgets": LIMITS,
     },
 )
-WAIVER = st.fixed_dictionaries(
+WAIVER = table(
     {
         "check": st.sampled_from(CHECK_NAMES),
         "reason": FULL_TEXT,
