@@ -336,7 +336,7 @@ def test_full_disk(known: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_command(kept: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Given ``qregress run`` with a refresh, then it accepts as pytest does, and a failed write is exit code 4 too."""
-    monkeypatch.setattr("qregress.pytest_session.Worker", fake_producer.FakeProducer)
+    monkeypatch.setattr("qregress.items.session.Worker", fake_producer.FakeProducer)
     monkeypatch.setattr(fake_producer, "HERE", kept.path)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "")
     with monkeypatch.context() as patch:
