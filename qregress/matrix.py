@@ -116,7 +116,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reference_id(self) -> str:
         """The id of the cell that this one is compared with."""
-        return f"{self.pipeline.name}/{REFERENCE}/{self.workload.name}"
+        return reference_of(self.id)
+
+
+def reference_of(cell_id: str) -> str:
+    """The id of the cell that a cell is compared with."""
+    pipeline, _, workload = cell_id.split("/")
+    return f"{pipeline}/{REFERENCE}/{workload}"
 
 
 def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]) -> list[Cell]:

@@ -66,7 +66,7 @@ class NoiseVariant(Data, frozen=True, kw_only=True):
     """A change that may not matter, and by how much it moved each score of each prompt, with its sign.
 
     ``clip`` is in cosine; ``pixels`` the root mean square difference of the images in levels of 8 bits. Empty: not
-    scored.
+    scored. ``unsound``: it gave what is no image, as an overflow does: no change that may not matter, and no noise.
     """
 
     name: str
@@ -74,6 +74,7 @@ class NoiseVariant(Data, frozen=True, kw_only=True):
     clip: tuple[float, ...] = ()
     latents: tuple[float, ...] = ()
     pixels: tuple[float, ...] = ()
+    unsound: str | None = None
 
 
 class Noise(Data, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from qregress.matrix import Cell, Pipeline, Setting, Workload
 from qregress.record import Asked, Check, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing, Verdict
 
@@ -129,4 +131,4 @@ def make_acceptable(cell_id: str = INT8, **fields: Any) -> Record:
 
 def make_noise(*moved: float, score: str = "lpips") -> Noise:
     """One variant that moved a score of each prompt by so much."""
-    return Noise(variants=(NoiseVariant(name="again", **{score: moved}),))
+    return Noise(variants=(msgspec.convert({"name": "again", score: moved}, NoiseVariant),))

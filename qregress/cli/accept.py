@@ -10,9 +10,12 @@ from typing import Any
 from qregress.cli import common
 from qregress.errors import ConfigError
 from qregress.report import baselines
-from qregress.store.accept import Reason, accept
+from qregress.store.accept import KINDS, Kind, Reason, accept
 from qregress.store.author import author
 from qregress.store.finished import FinishedRun
+
+#: What ``--only`` means.
+_KINDS: dict[str | None, tuple[Kind, ...]] = {None: KINDS, "new": ("new",), "failing": ("failing", "changed")}
 
 
 def add(verbs: Any) -> None:
@@ -40,18 +43,21 @@ def act(options: argparse.Namespace) -> int:
         raise ConfigError(f'{config.path}: [baselines] store = "none": this configuration has no baselines')
     known = {cell.id for cell in config.cells()}
     with FinishedRun(Path(options.run)) as run:
-        cells = common.chosen((result.id for result in run.run.cells), options.k)
+        cells = common.chosen((result.id for result in run.run.cells), options)
         foreign = [cell for cell in cells if cell not in known]
         found = accept(
             store,
             run,
             [cell for cell in cells if cell in known],
             Reason(by=author(Path.cwd()), why=options.reason.strip()),
-            only=options.only,
+            kinds=_KINDS[options.only],
             waived=config.waivers,
             images=config.baselines.images,
             dry=options.dry_run,
         )
+        complete = run.run.complete
+    if not complete:
+        print("the run is incomplete: it was interrupted, or is still under way", file=sys.stderr)
     for cell in foreign:
         print(f"{cell}: NOT accepted: no cell of {config.path.name} has this id", file=sys.stderr)
     text = baselines.accepted(store, found, **common.look())

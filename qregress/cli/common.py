@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from qregress import config as configuration
 from qregress.config import Config
-from qregress.errors import ConfigError
+from qregress.errors import ConfigError, nearest
 from qregress.pipelines import factories
 from qregress.store.baselines import Store
 
@@ -23,8 +23,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """``-k``."""
+    """``-k`` and ``--cell``."""
     parser.add_argument("-k", metavar="EXPRESSION", help="only cells whose id matches, as in pytest")
+    parser.add_argument("--cell", metavar="ID", action="append", help="only this cell; may be given several times")
 
 
 def load(options: argparse.Namespace) -> tuple[Config, Store]:
@@ -37,9 +38,14 @@ def load(options: argparse.Namespace) -> tuple[Config, Store]:
     return config, store
 
 
-def chosen(cells: Iterable[str], expression: str | None) -> list[str]:
-    """The ids that an expression matches, as pytest matches names. Raises ``ConfigError``."""
+def chosen(cells: Iterable[str], options: argparse.Namespace) -> list[str]:
+    """The ids that are named, and that an expression matches as pytest matches names. Raises ``ConfigError``."""
     found = list(cells)
+    for name in options.cell or ():
+        if name not in found:
+            raise ConfigError(f"--cell {name!r}: no such cell; {nearest(name, found)}")
+    found = [cell for cell in found if not options.cell or cell in options.cell]
+    expression = options.k
     if expression is None:
         return found
     # Private, and the one implementation of what -k means; every pytest since 5.4 has it.

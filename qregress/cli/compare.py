@@ -10,6 +10,7 @@ from qregress.cli import common
 from qregress.errors import ConfigError
 from qregress.judge.regression import History
 from qregress.judge.verdict import judge
+from qregress.matrix import reference_of
 from qregress.record import CellResult, Record
 from qregress.report import baselines, terminal
 from qregress.store.accept import Change, as_accepted, kind_of
@@ -36,14 +37,16 @@ def act(options: argparse.Namespace) -> int:
     with FinishedRun(Path(options.before)) as before, FinishedRun(Path(options.after)) as after:
         ids = [result.id for result in before.run.cells]
         mine = [result.id for result in after.run.cells]
-        cells = common.chosen([*ids, *(cell for cell in mine if cell not in ids)], options.k)
+        cells = common.chosen([*ids, *(cell for cell in mine if cell not in ids)], options)
         changes: list[Change] = []
         results: list[CellResult] = []
         told: list[str] = []
+        lost = 0
         for cell in cells:
             one, two = before.record(cell), after.record(cell)
             if one is None or two is None:
                 told.append(f"{cell}: only in {options.before if two is None else options.after}")
+                lost += two is None
                 continue
             if one.status != "ran" or two.status != "ran":
                 told.append(f"{cell}: {one.status} -> {two.status}")
@@ -65,8 +68,9 @@ def act(options: argparse.Namespace) -> int:
         and change.before.baseline.images_sha256 is not None
         for change in changes
     )
-    print(f"{len(changes)} cells compared: {same} with the same images to the bit, {len(failed)} worse")
-    return terminal.exit_code(results, {}, require=False)
+    gone = f", {lost} without a verdict any more" if lost else ""
+    print(f"{len(changes)} cells compared: {same} with the same images to the bit, {len(failed)} worse{gone}")
+    return 1 if lost else terminal.exit_code(results, {}, require=False)
 
 
 def _compared(before: FinishedRun, one: Record, after: FinishedRun, two: Record) -> tuple[Change, CellResult]:
@@ -87,10 +91,6 @@ def _compared(before: FinishedRun, one: Record, after: FinishedRun, two: Record)
         return tuple(distance(before.image(one.id, a), after.image(two.id, b)) for a, b in pairs)
 
     past = History(None, f"not comparable: {'; '.join(words)}") if words else History(was, moved=moved)
-    result = judge(two, after.record(_reference(two)), {}, history=past)
+    result = judge(two, after.record(reference_of(two.id)), {}, history=past)
     kind = kind_of(result, comparable=not words, known=True)
     return Change(id=two.id, kind=kind, before=was, after=now, words="; ".join(words)), result
-
-
-def _reference(record: Record) -> str:
-    return f"{record.pipeline}/reference/{record.workload}"

@@ -13,6 +13,7 @@ from qregress.cli import common
 from qregress.config import Config
 from qregress.errors import ConfigError
 from qregress.judge.verdict import judge
+from qregress.matrix import REFERENCE, reference_of
 from qregress.record import CellResult, encode
 from qregress.report import terminal
 from qregress.store.atomic import write_atomic
@@ -41,10 +42,13 @@ def act(options: argparse.Namespace) -> int:
     config, store = common.load(options)
     known = {cell.id for cell in config.cells()}
     with FinishedRun(Path(options.run)) as run:
-        cells = common.chosen((result.id for result in run.run.cells), options.k)
+        narrowed = options.k or options.cell
+        cells = common.chosen((result.id for result in run.run.cells), options)
         foreign = [cell for cell in cells if cell not in known]
         results = [_judged(run, cell, config, store) for cell in cells if cell in known]
-        judged = msgspec.structs.replace(run.run, cells=tuple(results))
+        lost = set() if narrowed else known - {*cells, *run.run.not_run}
+        missing = dict.fromkeys(sorted(lost), "the run has no verdict of it")
+        judged = msgspec.structs.replace(run.run, cells=tuple(results), not_run=run.run.not_run | missing)
     if options.json:
         try:
             write_atomic(Path(options.json), encode(judged))
@@ -54,6 +58,8 @@ def act(options: argparse.Namespace) -> int:
         if result.verdict in {"fail", "crashed"}:
             print(f"{result.id}: {terminal.failure(result, Path(options.run))}\n")
     print(terminal.summary(results, judged.not_run, None, **common.look()), end="")
+    if not judged.complete:
+        print("the run is incomplete: it was interrupted, or is still under way")
     for cell in foreign:
         print(f"{cell}: not judged: no cell of {config.path.name} has this id")
     return terminal.exit_code(results, judged.not_run, require=options.require)
@@ -63,7 +69,6 @@ def _judged(run: FinishedRun, cell: str, config: Config, store: Store) -> CellRe
     record = run.record(cell)
     if record is None:
         raise ConfigError(f"{run.path}: run.json names {cell}, but there is no record of it; take the whole folder")
-    pipeline, _, workload = cell.split("/")
-    reference = run.record(f"{pipeline}/reference/{workload}") if record.setting != "reference" else None
+    reference = run.record(reference_of(cell)) if record.setting != REFERENCE else None
     past = history(store, record, partial(run.image, cell)) if config.baselines.used else None
     return judge(record, reference, config.budgets.of(cell), history=past, waived=config.waivers)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qregress import config as configuration
 from qregress.cli import common
+from qregress.errors import ConfigError
 from qregress.report import baselines
 
 
@@ -24,6 +26,8 @@ def add(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Returns 1 where there are orphans that stay, or damage; 0 for a store that is clean."""
     config, store = common.load(options)
+    if options.prune and options.config is None and config.path == configuration.embedded_path():
+        raise ConfigError("--prune: there is no qregress.toml here to say what is asked for; name one with --config")
     known = {cell.id for cell in config.cells()}
     # What is removed need not be whole.
     damage = {key: text for key, text in store.damage().items() if key.cell in known or not options.prune}

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from qregress import units
-from qregress.judge.noise import latency_margin, margin, memory_margin, prompt_margin
+from qregress.judge import manifest
+from qregress.judge.noise import NOISY, latency_margin, margin, memory_margin, prompt_margin
 from qregress.metrics import MetricError, require_same
 from qregress.record import Check, Record, Scores
-from qregress.stats import FEWEST, ratio
-from qregress.store.baseline import Entry
+from qregress.stats import FEWEST, Ratio, ratio
+from qregress.store.baseline import Baseline, Entry
 
 
 class History(msgspec.Struct, frozen=True):
@@ -31,29 +32,29 @@ class History(msgspec.Struct, frozen=True):
 def lpips(record: Record, history: History) -> Check | None:
     """Perceptual distance to the reference, mean and prompt by prompt."""
     if record.scores is None or not record.scores.lpips:
-        return None
+        return _gone("regression.lpips", history, lambda was: was.scores is not None and bool(was.scores.lpips))
     return _compared("regression.lpips", "lpips", record, history, lambda scores: scores.lpips)
 
 
 def clip(record: Record, history: History) -> Check | None:
     """The paired drop of the CLIP score, in cosine; of a reference, its distance below a perfect score."""
     if record.scores is None or not record.scores.clip:
-        return None
+        return _gone("regression.clip", history, lambda was: was.scores is not None and bool(was.scores.clip))
     return _compared("regression.clip", "clip", record, history, _drops)
 
 
 def latents(record: Record, history: History) -> Check | None:
     """Relative L2 of the final latents against the reference's: what no decoder and no rounding has hidden."""
     if record.scores is None or not record.scores.latents:
-        return None
+        return _gone("regression.latents", history, lambda was: was.scores is not None and bool(was.scores.latents))
     return _compared("regression.latents", "latents", record, history, lambda scores: scores.latents)
 
 
 def memory(record: Record, history: History) -> Check | None:
     """Bytes allocated after the run; the worst is the peak."""
-    if record.memory is None:
-        return None
     name, entry = "regression.memory", history.entry
+    if record.memory is None:
+        return _gone(name, history, lambda was: was.memory is not None)
     if entry is None or entry.baseline.memory is None:
         return _new(name, history)
     now, was = record.memory, entry.baseline.memory
@@ -84,23 +85,16 @@ def memory(record: Record, history: History) -> Check | None:
 def latency(record: Record, history: History) -> Check | None:
     """The ratio to the reference of the same session against the accepted ratio; both were interleaved."""
     timing, name, entry = record.timing, "regression.latency", history.entry
-    if timing is None or not timing.reference_s:
-        return None
-    now = ratio(timing.samples_s, timing.reference_s)
     old = entry.accepted.timing if entry is not None else None
+    if timing is None or not timing.reference_s:
+        return _gone(name, history, lambda _: old is not None and bool(old.reference_s))
+    now = ratio(timing.samples_s, timing.reference_s)
     if entry is None or old is None:
         return _new(name, history)
     was = ratio(old.samples_s, old.reference_s)
-    if now is None or was is None:
-        which = "now" if now is None else "when it was accepted"
-        return Check(name=name, verdict="void", why=f"fewer than {FEWEST} interleaved pairs {which}")
-    mine, theirs = record.fingerprint, entry.accepted.fingerprint
-    if mine is not None and (mine.device_name, mine.threads) != (theirs.device_name, theirs.threads):
-        why = (
-            f"accepted on {theirs.device_name} with {theirs.threads} threads, this is {mine.device_name} with "
-            f"{mine.threads}: their ratios are not comparable"
-        )
-        return Check(name=name, verdict="void", value=now.value, why=why)
+    void = _no_ratio(record, entry, now, was)
+    if void is not None or now is None or was is None:
+        return Check(name=name, verdict="void", value=now.value if now is not None else None, why=void or "no ratio")
     added = latency_margin(was)
     limit = was.value + added.value
     text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
@@ -122,6 +116,41 @@ def latency(record: Record, history: History) -> Check | None:
         basis=added.basis,
         why=text,
         better=now.high < was.value - added.value,
+    )
+
+
+def _no_ratio(record: Record, entry: Entry, now: Ratio | None, was: Ratio | None) -> str | None:
+    """Why two ratios cannot be held against each other."""
+    if now is None or was is None:
+        return f"fewer than {FEWEST} interleaved pairs {'now' if now is None else 'when it was accepted'}"
+    mine, theirs = record.fingerprint, entry.accepted.fingerprint
+    if mine is not None and (mine.device_name, mine.threads) != (theirs.device_name, theirs.threads):
+        return (
+            f"accepted on {theirs.device_name} with {theirs.threads} threads, this is {mine.device_name} with "
+            f"{mine.threads}: their ratios are not comparable"
+        )
+    if was.high - was.low > 2 * NOISY * was.value:
+        told = f"{was.value:.3f}x, interval {was.low:.3f} to {was.high:.3f}"
+        return f"the accepted ratio is too noisy: {told}; accept a calmer run"
+    return None
+
+
+def coverage(record: Record, history: History) -> Check | None:
+    """The same modules in the same tensor classes, which name the kernels; other bytes are ``memory``'s business."""
+    name, entry = "regression.coverage", history.entry
+    if not record.coverage:
+        return _gone(name, history, lambda was: was.coverage is not None)
+    now = manifest.summarize(record.coverage)
+    if entry is None or entry.baseline.coverage is None or now is None:
+        return _new(name, history)
+    words = manifest.changes(entry.baseline.coverage, now)
+    return Check(
+        name=name,
+        verdict="fail" if words else "pass",
+        value=float(len(words)),
+        limit=0.0,
+        basis="the accepted manifest",
+        why="; ".join(words) or "modules and tensor classes as accepted",
     )
 
 
@@ -204,6 +233,17 @@ def _compared(
     )
 
 
+def _gone(name: str, history: History, had: Callable[[Baseline], bool]) -> Check | None:
+    """What was measured when it was accepted and is not any more would else be judged by nobody."""
+    if history.entry is None or not had(history.entry.baseline):
+        return None
+    return Check(
+        name=name,
+        verdict="fail",
+        why="was measured when it was accepted, and is not now; if that is meant, accept this run",
+    )
+
+
 def _new(name: str, history: History) -> Check:
     return Check(name=name, verdict="new", why=history.missing or "the accepted record has no such figure")
 
@@ -226,4 +266,4 @@ def _same_weights(score: str, mine: Scores, other: Scores) -> None:
 
 
 #: In the order in which they are shown.
-REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (lpips, clip, latents, memory, latency)
+REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (lpips, clip, latents, memory, latency, coverage)

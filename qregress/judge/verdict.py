@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 
 from qregress.judge import checks, waivers
 from qregress.judge.budgets import Limit
+from qregress.judge.manifest import summarize
 from qregress.judge.regression import History
 from qregress.judge.waivers import Waiver
 from qregress.matrix import REFERENCE
-from qregress.record import CellResult, Check, Coverage, CoverageSummary, LatencySummary, Record, Verdict
+from qregress.record import CellResult, Check, LatencySummary, Record, Verdict
 from qregress.stats import ratio
 
 #: From worst to best: a cell is as bad as its worst check.
@@ -38,7 +38,7 @@ def judge(
     if record.status == "ran":
         subject = checks.Subject(record, reference, limits, history)
         found = waivers.apply(checks.run(subject), record.id, waived, day)
-        notes = waivers.notes(found, record.id, waived, day)
+        notes = [*waivers.notes(found, record.id, waived, day), *_bits(record, history)]
     return CellResult(
         id=record.id,
         pipeline=record.pipeline,
@@ -52,7 +52,7 @@ def judge(
         memory=record.memory,
         memory_ratio=_memory_ratio(record, reference),
         latency=_latency(record),
-        coverage=_coverage(record.coverage),
+        coverage=summarize(record.coverage),
         scores=_scores(record),
         notes=(*_notes(record), *_unlimited(record, limits, found), *notes),
         weights=record.scores.weights if record.scores is not None else (),
@@ -90,26 +90,6 @@ def _latency(record: Record) -> LatencySummary | None:
     )
 
 
-def _coverage(manifests: dict[str, Coverage]) -> CoverageSummary | None:
-    """Counts only; the module list stays in the record."""
-    if not manifests:
-        return None
-    components: dict[str, dict[str, int | dict[str, int]]] = {}
-    for name, manifest in manifests.items():
-        components[name] = {
-            "quantized": sum(module.found is not None for module in manifest.modules),
-            "eligible": sum(module.expected is not None for module in manifest.modules),
-            "modules": len(manifest.modules),
-            "bytes": sum(module.bytes for module in manifest.modules),
-            "tensors": dict(Counter(module.tensor for module in manifest.modules)),
-        }
-    return CoverageSummary(
-        quantized=sum(module.found is not None for m in manifests.values() for module in m.modules),
-        eligible=sum(module.expected is not None for m in manifests.values() for module in m.modules),
-        components=components,
-    )
-
-
 def _scores(record: Record) -> dict[str, float | None]:
     """Means over prompts, for tables; worst values are in the checks."""
     scores = record.scores
@@ -131,6 +111,17 @@ def _scores(record: Record) -> dict[str, float | None]:
     if scores.latents:
         found["latents"] = statistics.fmean(known) if len(known) == len(scores.latents) else None
     return found
+
+
+def _bits(record: Record, history: History | None) -> list[str]:
+    """Other bits than the accepted ones with the same libraries: something changed that no version number tells."""
+    entry = history.entry if history is not None else None
+    if entry is None or record.repeatable is False or record.latents_sha256 == entry.baseline.latents_sha256:
+        return []
+    here = record.fingerprint.packages if record.fingerprint is not None else {}
+    if here != entry.accepted.fingerprint.packages:
+        return []
+    return ["latents are not the accepted ones to the bit, though no library has another version"]
 
 
 def _unlimited(record: Record, limits: dict[str, Limit], found: Sequence[Check]) -> list[str]:

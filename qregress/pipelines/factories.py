@@ -103,6 +103,10 @@ def of_folder(folder: Path) -> tuple[Pipeline, ...]:
     """Those that a run in this folder would have; nothing stays registered. Raises as ``registered`` does."""
     with registry.scope():
         import_conftest(folder)
+        for path in sorted(
+            folder.glob("[!.]*/conftest.py")
+        ):  # as in tests/, which pytest reads where it is in testpaths
+            import_conftest(path.parent)
         return registered()
 
 

@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import msgspec
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qregress.metrics.latents import relative_l2
+from qregress.produce import scoring
 from qregress.produce.generate import Generated, join
-from qregress.produce.scoring import rescore
 from qregress.record import Noise, NoiseVariant, Record
 
-#: The first so many prompts are run again. More would cost as much as the cell: three variants of two are six images.
-PROMPTS = 2
-
-_BEYOND = 1e9  # JSON has no infinity
+#: The first so many prompts are run again in another batch and with other threads, which seldom move anything, and so
+#: many with another attention kernel, which always does: the scatter of two says little of what eight will do.
+FEW, MORE = 2, 4
 
 Call = Callable[[Sequence[int]], Generated]
 OnVariant = Callable[[int, int], None]
@@ -33,19 +33,29 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _variants(
-    device: str, prompts: int, batch_size: int
-) -> Iterator[tuple[str, AbstractContextManager[None], list[list[int]]]]:
-    """Name, what is different, and the batches."""
-    everything = list(range(prompts))
-    usual = [everything[start : start + batch_size] for start in range(0, prompts, batch_size)]
+class _Change(msgspec.Struct, frozen=True):
+    """A change that may not matter: what is different while ``batches`` of the first ``prompts`` run."""
+
+    name: str
+    context: AbstractContextManager[None]
+    prompts: int
+    batches: list[list[int]]
+
+
+def _changes(device: str, prompts: int, batch_size: int) -> Iterator[_Change]:
+    # At least a whole batch: with a part of one, every change would be a change of the batch as well.
+    few, more = (min(prompts, max(count, batch_size)) for count in (FEW, MORE))
     # Alone where they ran together, together where they ran alone; backwards in both.
-    other = [everything[::-1]] if batch_size == 1 else [[index] for index in everything[::-1]]
-    yield "again", nullcontext(), usual
-    yield "batch", nullcontext(), other
+    backwards = list(range(few))[::-1]
+    yield _Change("again", nullcontext(), few, _usual(few, batch_size))
+    yield _Change("batch", nullcontext(), few, [backwards] if batch_size == 1 else [[index] for index in backwards])
     if device == "cpu" and torch.get_num_threads() > 1:
-        yield "threads", _threads(torch.get_num_threads() // 2), usual
-    yield "attention", sdpa_kernel(SDPBackend.MATH), usual
+        yield _Change("threads", _threads(torch.get_num_threads() // 2), few, _usual(few, batch_size))
+    yield _Change("attention", sdpa_kernel(SDPBackend.MATH), more, _usual(more, batch_size))
+
+
+def _usual(prompts: int, batch_size: int) -> list[list[int]]:
+    return [list(range(start, min(start + batch_size, prompts))) for start in range(0, prompts, batch_size)]
 
 
 def measure(
@@ -64,20 +74,19 @@ def measure(
     ``made``: the cell's own images; ``reference``: its reference's, ``None`` for a reference. ``call`` takes places of
     prompts. Repeated calls were compared bit by bit while the cell ran: only where they differed are they run again.
     """
-    count = min(PROMPTS, len(record.prompts))
-    own = made.rows(range(count))
-    base = reference.rows(range(count)) if reference is not None else None
-    variants = list(_variants(device, count, batch_size))
+    changes = list(_changes(device, len(record.prompts), batch_size))
     found = []
-    for done, (name, context, batches) in enumerate(variants):
-        if name == "again" and record.repeatable:
+    for done, change in enumerate(changes):
+        own = made.rows(range(change.prompts))
+        base = reference.rows(range(change.prompts)) if reference is not None else None
+        if change.name == "again" and record.repeatable:
             changed = own
         else:
-            with context:
-                parts = {index: part for batch in batches for index, part in _each(batch, call(batch))}
-            changed = join([parts[index] for index in range(count)])
-        found.append(_compare(name, record, own, changed, base, clip=clip, lpips=lpips))
-        on_variant(done + 1, len(variants))
+            with change.context:
+                parts = {index: part for batch in change.batches for index, part in _each(batch, call(batch))}
+            changed = join([parts[index] for index in range(change.prompts)])
+        found.append(_compare(change.name, record, own, changed, base, clip=clip, lpips=lpips))
+        on_variant(done + 1, len(changes))
     return Noise(variants=tuple(found))
 
 
@@ -89,8 +98,10 @@ def _each(batch: Sequence[int], made: Generated) -> Iterator[tuple[int, Generate
 def _compare(
     name: str, record: Record, own: Generated, changed: Generated, base: Generated | None, *, clip: str, lpips: str
 ) -> NoiseVariant:
-    """By how much the scores of each prompt moved; equal bits need no scoring."""
+    """By how much the scores of each prompt moved; equal bits need no scoring, and what is no image has no score."""
     scores, count = record.scores, len(own.images)
+    if problems := scoring.problems_beyond(changed, own):
+        return NoiseVariant(name=name, unsound=f"prompt {problems[0].prompt}: {problems[0].kind}, {problems[0].detail}")
     trained = scores is not None and bool(scores.clip)
     still = (0.0,) * count
     if own.equals(changed):
@@ -105,7 +116,7 @@ def _compare(
     new_lpips: tuple[float, ...] = ()
     new_clip: tuple[float, ...] = ()
     if trained:
-        new_lpips, new_clip = rescore(changed, base, record.prompts[:count], lpips=lpips, clip=clip)
+        new_lpips, new_clip = scoring.rescore(changed, base, record.prompts[:count], lpips=lpips, clip=clip)
     return NoiseVariant(
         name=name,
         lpips=_moved(scores.lpips if scores is not None else (), new_lpips),
@@ -120,9 +131,9 @@ def _distances(made: Generated, target: Generated) -> list[float]:
 
 
 def _moved(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]:
-    """Prompt by prompt; what is not finite before and after has not moved, what is so once has moved beyond bounds."""
+    """Prompt by prompt; what was not finite before has nothing to be moved from."""
     pairs = zip(before, after, strict=False)
-    return tuple(b - a if math.isfinite(a) and math.isfinite(b) else (0.0 if a == b else _BEYOND) for a, b in pairs)
+    return tuple(b - a if math.isfinite(a) and math.isfinite(b) else 0.0 for a, b in pairs)
 
 
 def _pixels(a: Generated, b: Generated) -> tuple[float, ...]:

@@ -106,6 +106,12 @@ def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | No
     return tuple(_finite(fmean(values)) for values in zip(*prompts, strict=True))
 
 
+def problems_beyond(made: Generated, own: Generated) -> tuple[Problem, ...]:
+    """What is wrong with images that is not wrong with others of the same prompts."""
+    known = {problem.prompt for problem in _problems(own, None)}
+    return tuple(problem for problem in _problems(made, own) if problem.prompt not in known)
+
+
 def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ...]:
     found = []
     for index, image in enumerate(_unit(made.images)):

@@ -56,9 +56,14 @@ def failure(result: CellResult, run: Path) -> str:
         if result.sheet:
             lines.append(f"  side by side: {run / result.sheet}")
     else:
-        lines += [f"  | {line}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
+        lines += [f"  | {_printable(line)}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
         lines.append(f"  record: {run / 'cells' / result.id / 'record.json'}")
     return "\n".join(lines)
+
+
+def _printable(line: str) -> str:
+    """Without a terminal's control codes: the log may be a stranger's, out of an archive."""
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def waived(result: CellResult) -> str:
@@ -167,7 +172,7 @@ def _remarks(result: CellResult, run: Path | None) -> list[str]:
     if better:
         lines.append(
             f"{result.id}: better than what was accepted: {', '.join(better)}; to hold it there: "
-            f"qregress accept {run or 'RUN'} -k '{result.id}' --reason …"
+            f"qregress accept {run or 'RUN'} --cell '{result.id}' --reason …"
         )
     if result.status == "not-run":
         lines.append(f"{result.id}: NOT RUN: {result.message}")

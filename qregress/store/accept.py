@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ import msgspec
 from qregress.errors import StoreError
 from qregress.judge.verdict import judge
 from qregress.judge.waivers import Waiver
+from qregress.matrix import reference_of
 from qregress.record import CellResult, Record, encode
 from qregress.store.baseline import ACCEPTED, BASELINE, Accepted, Entry, baseline_of, made_where, seal, with_images
 from qregress.store.baselines import Key, Store, differences
@@ -20,10 +21,10 @@ from qregress.store.finished import FinishedRun
 from qregress.store.history import history
 
 Kind = Literal["new", "changed", "failing", "same"]
-Only = Literal["new", "failing"]
+KINDS: tuple[Kind, ...] = ("new", "changed", "failing", "same")
 
 #: Never accepted away: what these say is wrong whatever was accepted. Only a waiver lets them pass.
-BINDING = ("quality.sanity", "coverage.manifest", "kernel.fidelity", "roundtrip.images")
+BINDING = ("quality.sanity", "coverage.manifest")
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,15 +92,16 @@ def accept(
     cells: Sequence[str],
     reason: Reason,
     *,
-    only: Only | None = None,
+    kinds: Collection[Kind] = KINDS,
     waived: Sequence[Waiver] = (),
     images: bool = True,
     dry: bool = False,
 ) -> Acceptance:
     """Make cells of a run baselines, all of them or none.
 
-    ``images``: whether those of references are kept. ``dry``: only say what would change. Raises ``StoreError`` with
-    one line where the store cannot be written, or ``ConfigError`` where the run cannot be read.
+    ``kinds``: only those, as they stand when the store is locked. ``images``: whether those of references are kept.
+    ``dry``: only say what would change. Raises ``StoreError`` with one line where the store cannot be written, or
+    ``ConfigError`` where the run cannot be read.
     """
     judged = {cell: _judged(store, run, cell, waived) for cell in cells}
     refused = {
@@ -119,7 +121,7 @@ def accept(
             except ValueError as error:
                 refused[cell] = str(error)
                 continue
-            if only is None or made.kind == only or (only == "failing" and made.kind == "changed"):
+            if made.kind in kinds:
                 told.append(made)
                 written[Key(made.after.baseline.device_class, cell)] = files
         return written, ()
@@ -137,15 +139,10 @@ def _judged(store: Store, run: FinishedRun, cell: str, waived: Sequence[Waiver])
         return "the run has no record of it"
     try:
         past = history(store, record, partial(run.image, cell))
-        return record, judge(record, run.record(_reference(cell)), {}, history=past, waived=waived)
+        return record, judge(record, run.record(reference_of(cell)), {}, history=past, waived=waived)
     except StoreError:
         # What is damaged there is about to be replaced.
-        return record, judge(record, run.record(_reference(cell)), {}, waived=waived)
-
-
-def _reference(cell: str) -> str:
-    pipeline, _, workload = cell.split("/")
-    return f"{pipeline}/reference/{workload}"
+        return record, judge(record, run.record(reference_of(cell)), {}, waived=waived)
 
 
 def _entry(

@@ -89,6 +89,8 @@ class Store:
 
     def find(self, device_class: str, cell: str) -> Entry | None:
         """One entry, its files held against their digests. Raises ``StoreError`` where they differ."""
+        if not _ID.match(f"{device_class}/{cell}"):  # they may be a stranger's
+            raise StoreError(f"{device_class!r}, {cell!r}: no place of a baseline")
         with self._reading():
             return self._entry(Key(device_class, cell))
 

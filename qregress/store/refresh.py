@@ -73,7 +73,10 @@ def write(
         return None
     target = _proposal(store, out) if refresh.proposed else store
     with FinishedRun(out) as run:
-        found = accept(target, run, cells, Reason(by=by, why=refresh.reason), waived=waived, images=images)
+        # A store may have changed since a cell was marked: what it is now decides, under its lock.
+        kinds = MODES[refresh.mode]
+        reason = Reason(by=by, why=refresh.reason)
+        found = accept(target, run, cells, reason, kinds=kinds, waived=waived, images=images)
     if refresh.proposed:
         target = _published(target, out / PROPOSED)
     return target, found

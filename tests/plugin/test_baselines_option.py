@@ -68,7 +68,7 @@ def test_better_than_accepted(known: Project) -> None:
     known.behave({INT8: {"lpips": 0.005}})
     result = known.run()
     assert result.ret == OK
-    command = f"qregress accept {known.path / '.qregress' / 'latest'} -k '{INT8}' --reason …"
+    command = f"qregress accept {known.path / '.qregress' / 'latest'} --cell '{INT8}' --reason …"
     result.stdout.fnmatch_lines([f"{INT8}: better than what was accepted: regression.lpips (*); *: {command}"])
     out = str(known.path / ".qregress" / "latest")
     assert cli.main(["accept", out, "-k", INT8, "--reason", "better"]) == 0
