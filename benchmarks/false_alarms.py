@@ -1,8 +1,8 @@
 """Clean runs against an accepted baseline: how often is anything but green said of a machine on which nothing changed?
 
 ``python benchmarks/false_alarms.py [--runs 20] [--log docs/false-alarms.md]``: one run is accepted, the others are
-held against it. Any failed check is a false alarm. Runs are whole processes, as in CI. Every fourth run has one core only,
-so that images differ in their last bits; on a machine on which nothing changes they would all be equal.
+held against it. Any failed check is a false alarm. Runs are whole processes, as in CI. Every fourth run has one core
+only, so that images differ in their last bits; on a machine on which nothing changes they would all be equal.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def main() -> None:
             for cell in run.cells:
                 if cores is None and cell.latency is not None and cell.latency.ratio is not None:
                     ratios.setdefault(cell.id, []).append(cell.latency.ratio)
-            line = f"| {number}{' (one core)' if cores else ''} | {seconds:.0f} s | {load:.1f} | {told(run.cells)} | {', '.join(failed) or '-'} | {code} |"
+            which = f"{number} (one core)" if cores else f"{number}"
+            seen = told(run.cells), ", ".join(failed) or "-", str(code)
+            line = f"| {which} | {seconds:.0f} s | {load:.1f} | {' | '.join(seen)} |"
             lines.append(line)
             print(line, flush=True)
     fingerprint = first.fingerprint
