@@ -101,15 +101,7 @@ class Session:
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
         past, result = self._compared(cell, record, reference)
         if past is not None and record.status == "ran":
-            kind = self._kind(cell, record, past, result)
-            refresh = self._refresh if self._refresh is not None and self._refresh.wants(kind) else None
-            lacking = None
-            if refresh is not None or any(check.verdict == "new" for check in result.checks):
-                record, lacking = self._with_noise(cell, record)  # this record may become a baseline
-            if refresh is not None:
-                result = self._refreshed(refresh, kind, cell, record, reference, result)
-            if lacking is not None:
-                result = msgspec.structs.replace(result, notes=(*result.notes, lacking))
+            result = self._remembered(cell, record, reference, past, result)
         if record.images:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
@@ -134,20 +126,36 @@ class Session:
         limits = self.config.budgets.of(cell.id)
         return judge(record, reference, limits, history=past, waived=self.config.waivers)
 
-    def _with_noise(self, cell: Cell, record: Record) -> tuple[Record, str | None]:
-        """The record with its noise floor, or why it has none: a crash here takes nothing of what was measured."""
-        why = None
+    def _remembered(
+        self, cell: Cell, record: Record, reference: Record | None, past: History, result: CellResult
+    ) -> CellResult:
+        """What may become a baseline gets its noise floor; what a refresh makes one is judged by itself."""
+        kind = self._kind(cell, record, past, result)
+        refresh = self._refresh if self._refresh is not None and self._refresh.wants(kind) else None
+        if refresh is None and all(check.verdict != "new" for check in result.checks):
+            return result
+        record, notes = self._with_noise(cell, record)
+        if refresh is not None:
+            result = self._refreshed(refresh, kind, cell, record, reference, result)
+        return msgspec.structs.replace(result, notes=(*result.notes, *notes))
+
+    def _with_noise(self, cell: Cell, record: Record) -> tuple[Record, list[str]]:
+        """The record with its noise floor, and what that lacks: a crash here takes nothing of what was measured."""
+        notes = []
         try:
             if self._producer is not None:
                 self._producer.measure_noise(cell, self._on_event)
         except Crash as crash:
             self.close()
-            why = f"its noise floor could not be measured: {crash}"
-            self._on_event(Say(f"{cell.id}: {why}"))
+            notes.append(f"its noise floor could not be measured: {crash}")
+            self._on_event(Say(f"{cell.id}: {notes[0]}"))
         except BaseException:
             self.close()
             raise
-        return self.folder.record(cell.id) or record, why
+        record = self.folder.record(cell.id) or record
+        unsound = [variant for variant in (record.noise.variants if record.noise else ()) if variant.unsound]
+        notes += [f"noise: {variant.name} gave no image and is left out ({variant.unsound})" for variant in unsound]
+        return record, notes
 
     def _kind(self, cell: Cell, record: Record, past: History, result: CellResult) -> Kind:
         """Where the cell stands towards its baseline."""
