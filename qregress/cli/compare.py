@@ -50,6 +50,7 @@ def act(options: argparse.Namespace) -> int:
                 continue
             if one.status != "ran" or two.status != "ran":
                 told.append(f"{cell}: {one.status} -> {two.status}")
+                lost += one.status == "ran" and two.status == "not-run"
                 if two.status != "ran":
                     results.append(judge(two, None, {}))
                 continue

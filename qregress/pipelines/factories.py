@@ -103,9 +103,8 @@ def of_folder(folder: Path) -> tuple[Pipeline, ...]:
     """Those that a run in this folder would have; nothing stays registered. Raises as ``registered`` does."""
     with registry.scope():
         import_conftest(folder)
-        for path in sorted(
-            folder.glob("[!.]*/conftest.py")
-        ):  # as in tests/, which pytest reads where it is in testpaths
+        # As in tests/, which pytest reads where it is in testpaths.
+        for path in sorted(folder.glob("[!.]*/conftest.py")):
             import_conftest(path.parent)
         return registered()
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qregress.record import Scores
+from qregress.report.terminal import printable
 from qregress.stats import ratio
 from qregress.store.accept import Acceptance, Change
 from qregress.store.baseline import Entry
@@ -40,7 +41,7 @@ def changes(found: Sequence[Change], *, width: int, color: bool) -> str:
     console.print(table)
     for change in found:
         if change.words:
-            console.print(f"{change.id}: {change.words}", markup=False, soft_wrap=True)
+            console.print(printable(f"{change.id}: {change.words}"), markup=False, soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
@@ -48,7 +49,7 @@ def accepted(store: Store, acceptance: Acceptance, *, width: int, color: bool) -
     """The end of a refresh or of ``qregress accept``."""
     text = changes(acceptance.changes, width=width, color=color) if acceptance.changes else ""
     for cell, why in acceptance.refused.items():
-        text += f"{cell}: NOT accepted: {why}\n"
+        text += printable(f"{cell}: NOT accepted: {why}\n")
     return text + f"{counts(acceptance)} in {store.root}\n"
 
 

@@ -56,14 +56,14 @@ def failure(result: CellResult, run: Path) -> str:
         if result.sheet:
             lines.append(f"  side by side: {run / result.sheet}")
     else:
-        lines += [f"  | {_printable(line)}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
+        lines += [f"  | {line}" for line in (result.log or "").rstrip().splitlines()[-_LOG_LINES:]]
         lines.append(f"  record: {run / 'cells' / result.id / 'record.json'}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
-def _printable(line: str) -> str:
-    """Without a terminal's control codes: the log may be a stranger's, out of an archive."""
-    return "".join(character if character.isprintable() else " " for character in line)
+def printable(text: str) -> str:
+    """Without a terminal's control codes: logs and messages may be a stranger's, out of an archive."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def waived(result: CellResult) -> str:
@@ -90,17 +90,17 @@ def summary(
         for note in result.notes:
             notes.setdefault(note, []).append(result.id)
     for note, ids in notes.items():
-        console.print(f"{_which(ids)}: {note}", markup=False, soft_wrap=True)
+        console.print(printable(f"{_which(ids)}: {note}"), markup=False, soft_wrap=True)
     for line in remarks(results, run_json.parent if run_json is not None else None):
         console.print(line, markup=False, soft_wrap=True)
     for why, ids in _news(results).items():
-        console.print(f"{_which(ids)} NOT compared with a baseline: {why}", markup=False, soft_wrap=True)
+        console.print(printable(f"{_which(ids)} NOT compared with a baseline: {why}"), markup=False, soft_wrap=True)
     if run_json is not None and _news(results):
         hint = f"to compare the next run with this one: qregress accept {run_json.parent} --reason …"
         console.print(hint, markup=False, soft_wrap=True)
     reasons = Counter(reason for cell_id, reason in not_run.items() if cell_id not in {r.id for r in results})
     for reason, count in reasons.items():
-        console.print(f"{count} cells NOT run: {reason}", markup=False, soft_wrap=True)
+        console.print(printable(f"{count} cells NOT run: {reason}"), markup=False, soft_wrap=True)
     console.print(_counts(results, not_run), markup=False, soft_wrap=True)
     if run_json is not None:
         console.print(f"results: {run_json}", markup=False, soft_wrap=True)
@@ -153,7 +153,7 @@ def _number(value: float | None, form: str) -> str:
 
 def remarks(results: list[CellResult], run: Path | None = None) -> list[str]:
     """What a table cannot say of cells that did not fail; ``run`` is the run's folder."""
-    return [line for result in results for line in _remarks(result, run)]
+    return [printable(line) for result in results for line in _remarks(result, run)]
 
 
 def exit_code(results: list[CellResult], not_run: dict[str, str], *, require: bool) -> int:

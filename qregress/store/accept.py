@@ -103,21 +103,50 @@ def accept(
     ``dry``: only say what would change. Raises ``StoreError`` with one line where the store cannot be written, or
     ``ConfigError`` where the run cannot be read.
     """
-    judged = {cell: _judged(store, run, cell, waived) for cell in cells}
-    refused = {
-        cell: why for cell, found in judged.items() if (why := found if isinstance(found, str) else refusal(*found))
-    }
+    found = None
+    while found is None:  # once more as often as somebody has changed meanwhile what the cells were judged against
+        found = _accept(store, run, cells, reason, kinds=kinds, waived=waived, images=images, dry=dry)
+    return found
+
+
+class _Judged(msgspec.Struct, frozen=True):
+    """``against``: the comparable entry; ``damage``: why it, or one of its images, could not be read."""
+
+    record: Record
+    result: CellResult
+    against: Entry | None
+    damage: str
+
+
+class _ChangedError(Exception):
+    """Another entry is there than the one that a cell was judged against."""
+
+
+def _accept(
+    store: Store,
+    run: FinishedRun,
+    cells: Sequence[str],
+    reason: Reason,
+    *,
+    kinds: Collection[Kind],
+    waived: Sequence[Waiver],
+    images: bool,
+    dry: bool,
+) -> Acceptance | None:
+    """``None``, and nothing is written, where the entries are others than those that were judged against."""
+    found = {cell: _judged(store, run, cell, waived) for cell in cells}
+    judged = {cell: one for cell, one in found.items() if isinstance(one, _Judged)}
+    refused = {cell: why for cell, why in found.items() if isinstance(why, str)}
+    refused |= {cell: why for cell, one in judged.items() if (why := refusal(one.record, one.result))}
     told: list[Change] = []
 
     def change(present: Mapping[Key, Entry | StoreError]) -> tuple[dict[Key, dict[str, bytes]], tuple[Key, ...]]:
-        told.clear()
         written = {}
-        for cell, found in judged.items():
-            if cell in refused or isinstance(found, str):
+        for cell, one in judged.items():
+            if cell in refused:
                 continue
-            record, result = found
             try:
-                made, files = _entry(present, run, record, result, reason, images=images)
+                made, files = _entry(present, run, one, reason, images=images)
             except ValueError as error:
                 refused[cell] = str(error)
                 continue
@@ -126,35 +155,42 @@ def accept(
                 written[Key(made.after.baseline.device_class, cell)] = files
         return written, ()
 
-    if dry:
-        change(store.entries())
-    else:
-        store.write(change)
-    return Acceptance(changes=tuple(told), refused=refused)
+    try:
+        if dry:
+            change(store.entries())
+        else:
+            store.write(change)
+    except _ChangedError:
+        return None
+    return Acceptance(changes=tuple(told), refused={cell: refused[cell] for cell in cells if cell in refused})
 
 
-def _judged(store: Store, run: FinishedRun, cell: str, waived: Sequence[Waiver]) -> tuple[Record, CellResult] | str:
+def _judged(store: Store, run: FinishedRun, cell: str, waived: Sequence[Waiver]) -> _Judged | str:
     record = run.record(cell)
     if record is None:
         return "the run has no record of it"
+    reference = run.record(reference_of(cell))
+    against = None
     try:
         past = history(store, record, partial(run.image, cell))
-        return record, judge(record, run.record(reference_of(cell)), {}, history=past, waived=waived)
-    except StoreError:
+        against = past.entry
+        result = judge(record, reference, {}, history=past, waived=waived)
+    except StoreError as error:
         # What is damaged there is about to be replaced.
-        return record, judge(record, run.record(reference_of(cell)), {}, waived=waived)
+        return _Judged(record, judge(record, reference, {}, waived=waived), against, str(error))
+    return _Judged(record, result, against, "")
 
 
 def _entry(
     present: Mapping[Key, Entry | StoreError],
     run: FinishedRun,
-    record: Record,
-    result: CellResult,
+    judged: _Judged,
     reason: Reason,
     *,
     images: bool,
 ) -> tuple[Change, dict[str, bytes]]:
     """The new entry of a cell and its files. Raises ``ValueError`` for a record that cannot be one."""
+    record, result = judged.record, judged.result
     baseline = baseline_of(record, result.coverage, record.noise)
     found = present.get(Key(baseline.device_class, record.id))
     before = found if isinstance(found, Entry) else None
@@ -162,6 +198,8 @@ def _entry(
     if before is not None:
         words = "; ".join(differences(before.baseline.asked, baseline.asked))
     comparable = before is not None and not words
+    if _seal_of(before if comparable else None) != _seal_of(judged.against):
+        raise _ChangedError
     noise_from = None
     if baseline.noise is None and before is not None and comparable and before.baseline.noise is not None:
         noise_from = before.accepted.noise_from or before.accepted.run
@@ -184,9 +222,13 @@ def _entry(
     files[ACCEPTED] = seal(accepted)
     change = Change(
         id=record.id,
-        kind=kind_of(result, comparable, known=found is not None),
+        kind=kind_of(result, comparable=comparable and not judged.damage, known=found is not None),
         before=before,
         after=Entry(baseline=baseline, accepted=accepted),
-        words=words,
+        words=words or (judged.damage if found is not None else ""),
     )
     return change, files
+
+
+def _seal_of(entry: Entry | None) -> str | None:
+    return entry.accepted.sha256 if entry is not None else None

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from qregress.store.baselines import Store
-from tests.store_making import CLASS, files, matrix_ids, pack, rewrite, write_matrix
+from tests.store_making import (
+    CLASS,
+    files,
+    finished_record,
+    make_asked,
+    matrix_ids,
+    pack,
+    rewrite,
+    write_matrix,
+    write_run,
+)
 
 Verb = Callable[..., tuple[int, str, str]]
 REFERENCE, FIRST, SECOND = matrix_ids(2)
@@ -126,6 +136,32 @@ def test_only(runs: Path, verb: Verb) -> None:
     assert (code, out.splitlines()[-1]) == (0, f"accepted 1 failing in {runs / 'baselines'}")
     code, out, _ = verb("accept", "later", "--reason=x", "--only=failing")
     assert (code, out.splitlines()[-1]) == (0, f"nothing was accepted in {runs / 'baselines'}")
+
+
+def test_cell(runs: Path, verb: Verb) -> None:
+    """Given --cell, then that cell alone is accepted, and none whose id starts alike."""
+    write_matrix(runs, 2, more='[workloads.bs10]\nprompts = ["a red circle"]')
+    write_run(runs / "alike", [finished_record(cell) for cell in (REFERENCE, FIRST, f"{FIRST}0")])
+    assert verb("accept", "alike", "--reason=x", "--cell", FIRST)[0] == 0
+    assert cells(runs) == [FIRST]
+
+
+def test_only_failing_takes_changed_ones(runs: Path, verb: Verb) -> None:
+    """Given --only failing, then a cell of which something else is asked for is taken too, and an equal one is not."""
+    verb("accept", "first", "--reason=x")
+    rewrite(runs / "equal", FIRST, asked=make_asked("s00", call={"clean": True}))
+    code, out, _ = verb("accept", "equal", "--reason=y", "--only=failing")
+    assert (code, out.splitlines()[-1]) == (0, f"accepted 1 changed in {runs / 'baselines'}")
+
+
+def test_an_incomplete_run(runs: Path, verb: Verb) -> None:
+    """Given a run that was interrupted, then that is said beside what is accepted; of a complete one it is not."""
+    assert verb("accept", "equal", "--reason=x")[2] == ""
+    path = runs / "first" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"complete": False}))
+    code, _, err = verb("accept", "first", "--reason=x")
+    assert (code, err) == (0, "the run is incomplete: it was interrupted, or is still under way\n")
+    assert len(cells(runs)) == 3
 
 
 def test_a_refused_cell(runs: Path, verb: Verb) -> None:

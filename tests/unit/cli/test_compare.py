@@ -46,12 +46,30 @@ def test_a_worse_run(verb: Verb) -> None:
 
 
 def test_cells_of_one_run_only(runs: Path, verb: Verb) -> None:
-    """Given cells that one run has alone, then they are named and nothing fails for them."""
+    """Given cells that one run has alone, then they are named; one that was lost fails, a further one does not."""
     write_run(runs / "less", [finished_record(REFERENCE), finished_record(FIRST), finished_record("pixart/new/bs1")])
     code, out, _ = verb("compare", "first", "less")
-    assert code == 0
+    assert code == 1
     assert f"{SECOND}: only in first" in out.splitlines()
     assert "pixart/new/bs1: only in less" in out.splitlines()
+    same = "2 cells compared: 2 with the same images to the bit, 0 worse"
+    assert out.splitlines()[-1] == f"{same}, 1 without a verdict any more"
+    for chosen in (["-k", "not s01"], ["--cell", REFERENCE, "--cell", FIRST, "--cell=pixart/new/bs1"]):
+        code, out, _ = verb("compare", "first", "less", *chosen)
+        assert (code, out.splitlines()[-1]) == (0, same)
+
+
+def test_a_cell_that_was_not_run(runs: Path, verb: Verb) -> None:
+    """Given a cell that ran and was not run again, then it has no verdict any more, and that fails."""
+    rewrite(runs / "equal", FIRST, status="not-run", message="no compiler")
+    code, out, _ = verb("compare", "first", "equal")
+    assert code == 1
+    assert f"{FIRST}: ran -> not-run" in out.splitlines()
+    assert out.splitlines()[-1].endswith("0 worse, 1 without a verdict any more")
+    rewrite(runs / "first", FIRST, status="not-run", message="no compiler")
+    code, out, _ = verb("compare", "first", "equal")
+    assert code == 0
+    assert "without a verdict" not in out
 
 
 def test_crashes(runs: Path, verb: Verb) -> None:

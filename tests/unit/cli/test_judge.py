@@ -10,7 +10,7 @@ import pytest
 
 from qregress.record import Run, read
 from qregress.store.baselines import MARK
-from tests.store_making import CLASS, files, matrix_ids, pack, rewrite, write_matrix
+from tests.store_making import CLASS, files, finished_record, matrix_ids, pack, rewrite, write_matrix, write_run
 
 Verb = Callable[..., tuple[int, str, str]]
 REFERENCE, FIRST, SECOND = matrix_ids(2)
@@ -143,6 +143,98 @@ def test_a_crashed_cell(runs: Path, verb: Verb) -> None:
     code, out, _ = verb("judge", "first")
     assert code == 1
     assert f"{FIRST}: crashed: out of memory" in out
+
+
+def incomplete(run: Path) -> None:
+    """As an interrupted run, or one under way, leaves it."""
+    path = run / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"complete": False}))
+
+
+def test_an_incomplete_run(runs: Path, verb: Verb) -> None:
+    """Given a run that was interrupted, then that is said, once; of a complete one it is not."""
+    says = "the run is incomplete: it was interrupted, or is still under way"
+    assert says not in verb("judge", "first")[1]
+    incomplete(runs / "first")
+    _, out, _ = verb("judge", "first")
+    assert out.splitlines().count(says) == 1
+
+
+def test_cells_that_the_run_lacks(runs: Path, verb: Verb) -> None:
+    """Given cells of the configuration that the run has no verdict of, then they are not run, in the JSON file too.
+
+    --require makes that a failure, and only that; where cells are chosen, nobody asked for the others.
+    """
+    write_matrix(runs, 3, 2)
+    third, *more = [cell for cell in matrix_ids(3, 2) if cell not in (REFERENCE, FIRST, SECOND)]
+    verb("accept", "first", "--reason=x")
+    code, out, _ = verb("judge", "equal", "--json=judged.json")
+    assert code == 0
+    assert "5 cells NOT run: the run has no verdict of it" in out.splitlines()
+    assert out.splitlines()[-1] == "3 pass, 5 not-run"
+    assert read(runs / "judged.json", Run).not_run == dict.fromkeys([third, *more], "the run has no verdict of it")
+    assert verb("judge", "equal", "--require")[0] == 1
+    for chosen in (["-k", "bs1 and not s02"], ["--cell", REFERENCE, "--cell", FIRST, "--cell", SECOND]):
+        code, out, _ = verb("judge", "equal", "--require", *chosen)
+        assert (code, out.splitlines()[-1]) == (0, "3 pass")
+    write_matrix(runs, 2)
+    assert verb("judge", "equal", "--require")[0] == 0
+
+
+def test_a_reason_that_the_run_gives(runs: Path, verb: Verb) -> None:
+    """Given a cell that the run says why it has not run, then that reason stays."""
+    write_matrix(runs, 3)
+    (third,) = set(matrix_ids(3)) - {REFERENCE, FIRST, SECOND}
+    path = runs / "first" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"not_run": {third: "needs cuda"}}))
+    _, out, _ = verb("judge", "first")
+    assert "1 cells NOT run: needs cuda" in out.splitlines()
+    assert "no verdict" not in out
+
+
+def test_one_cell_exactly(runs: Path, verb: Verb) -> None:
+    """Given --cell, then that cell alone, and none whose id starts or ends alike; -k narrows it further."""
+    long = f"{FIRST}0"
+    write_matrix(runs, 2, more='[workloads.bs10]\nprompts = ["a red circle"]')
+    write_run(runs / "alike", [finished_record(cell) for cell in (REFERENCE, FIRST, long)])
+    for name in (FIRST, long):
+        code, _, _ = verb("judge", "alike", "--cell", name, "--json=judged.json")
+        assert code == 0
+        assert [result.id for result in read(runs / "judged.json", Run).cells] == [name]
+    verb("judge", "alike", "-k", FIRST, "--json=judged.json")
+    assert [result.id for result in read(runs / "judged.json", Run).cells] == [FIRST, long]
+    code, _, err = verb("judge", "alike", "--cell", FIRST, "-k", "reference")
+    assert (code, err.startswith("ERROR: -k 'reference' matches none of 1 cells")) == (4, True)
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_unknown_cell(verb: Verb) -> None:
+    """Given --cell with a misspelt id, even beside a right one, then one line names the nearest."""
+    for verb_name in (("judge", "first"), ("accept", "first", "--reason=x"), ("compare", "first", "later")):
+        code, out, err = verb(*verb_name, "--cell", FIRST, "--cell=pixart/refrence/bs1")
+        assert (code, out) == (4, "")
+        assert err.startswith(
+            f"ERROR: --cell 'pixart/refrence/bs1': no such cell; did you mean '{REFERENCE}'? allowed: "
+        )
+        assert len(err.splitlines()) == 1
+
+
+def test_control_codes(runs: Path, verb: Verb) -> None:
+    """Given a stranger's run whose texts hold codes of a terminal, then the words are printed and no code is."""
+    evil = "\x1b]0;owned\x07\x1b[2Jdone\x9b31m"
+    rewrite(runs / "first", FIRST, status="crashed", message=f"oom {evil}", log=f"first\nsecond {evil}\n", images=())
+    rewrite(runs / "first", SECOND, status="not-run", message=f"no {evil}")
+    path = runs / "first" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"not_run": {"pixart/x/bs1": f"needs {evil}"}}))
+    _, out, err = verb("judge", "first")
+    assert "  |" in out
+    assert "oom " in out
+    assert "second " in out
+    assert "done" in out
+    assert not [c for c in out + err if not c.isprintable() and c != "\n"]
+    for arguments in (("accept", "first", "--reason=x"), ("compare", "equal", "first")):
+        _, out, err = verb(*arguments)
+        assert not [c for c in out + err if not c.isprintable() and c != "\n"]
 
 
 def test_a_newer_run(runs: Path, verb: Verb) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qregress.config import embedded_path
 from qregress.store.baselines import Store
 from tests.store_making import CLASS, files, folders, matrix_ids, write_matrix
 
@@ -54,6 +55,27 @@ def test_orphans(accepted: Path, verb: Verb) -> None:
     left = {name: data for name, data in before.items() if SECOND not in name}
     assert files(accepted / "baselines") == left
     assert not [name for name in folders(accepted / "baselines") if "s01" in name]
+
+
+def test_prune_without_a_configuration(accepted: Path, verb: Verb) -> None:
+    """Given no qregress.toml, when --prune would take every baseline for an orphan, then one line refuses it.
+
+    With --config it works, as it does where the embedded configuration is named.
+    """
+    (accepted / "qregress.toml").rename(accepted / "other.toml")
+    before = files(accepted)
+    code, out, err = verb("orphans", "--prune")
+    assert (code, out) == (4, "")
+    says = "--prune: there is no qregress.toml here to say what is asked for; name one with --config"
+    assert err == f"ERROR: {says}\n"
+    assert verb("orphans")[0] == 1  # to list them harms nobody
+    assert files(accepted) == before
+    write_matrix(accepted, 1)
+    (accepted / "qregress.toml").replace(accepted / "other.toml")
+    assert verb("orphans", "--prune", "--config=other.toml")[0] == 0
+    assert sorted(key.cell for key in Store(accepted / "baselines").places()) == sorted([REFERENCE, FIRST])
+    assert verb("orphans", "--prune", f"--config={embedded_path()}")[0] == 0
+    assert Store(accepted / "baselines").places() == []
 
 
 def test_damage(accepted: Path, verb: Verb) -> None:

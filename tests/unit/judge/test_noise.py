@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qregress.judge.budgets import WORST_FACTOR
-from qregress.judge.noise import FLOORS, K, latency_margin, margin, memory_margin, prompt_margin
+from qregress.judge.noise import FLOORS, K_PROMPT, K, latency_margin, margin, memory_margin, prompt_margin
 from qregress.record import Noise, NoiseVariant
 from qregress.stats import Ratio
 from tests.making import make_noise
@@ -62,8 +62,9 @@ def test_a_mean_never_moves_more_than_a_prompt(moved: list[float], prompts: int)
 
 
 def test_prompt_margin() -> None:
-    """Given a noise, then a prompt may move by k times the most that one moved, and as many floors as in budgets."""
-    expected = K * 0.01 + WORST_FACTOR * FLOORS["lpips"].absolute
+    """Given a noise, then a prompt may move by six times the most that one moved, and as many floors as in budgets."""
+    assert K_PROMPT == 6
+    expected = K_PROMPT * 0.01 + WORST_FACTOR * FLOORS["lpips"].absolute
     assert prompt_margin("lpips", 0.5, make_noise(0.01, 0.0)) == pytest.approx(expected)
     assert prompt_margin("lpips", 0.5, None) == WORST_FACTOR * FLOORS["lpips"].absolute
 

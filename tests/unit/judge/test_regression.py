@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
-from qregress.judge.noise import FLOORS, K, margin, prompt_margin
-from qregress.judge.regression import History, clip, drift, latency, latents, lpips, memory
+from qregress.judge import regression
+from qregress.judge.noise import FLOORS, NOISY, K, margin, prompt_margin
+from qregress.judge.regression import History, clip, coverage, drift, latency, latents, lpips, memory
 from qregress.judge.verdict import judge
 from qregress.metrics import WeightsId
-from qregress.record import Check, Noise, Record, Timing
-from qregress.stats import ratio
+from qregress.record import Check, Coverage, ModuleCoverage, Noise, Record, Timing
+from qregress.stats import Ratio, ratio
 from qregress.store.accept import as_accepted
 from tests.making import (
     REFERENCE,
@@ -26,20 +28,47 @@ from tests.making import (
 )
 
 MISSING = History(None, "no baselines in baselines/")
-CHECKS = {"lpips": lpips, "clip": clip, "latents": latents, "memory": memory, "latency": latency}
+CHECKS = {"lpips": lpips, "clip": clip, "latents": latents, "memory": memory, "latency": latency, "coverage": coverage}
+FIGURES = ("scores", "memory", "timing", "coverage")
 #: As far beyond a limit as a comparison must still see.
 JUST = 1e-9
 
 
 def accepted(record: Record, noise: Noise | None = None, **history: Any) -> History:
     """As if the record had been accepted, with that noise floor."""
-    kept = make_acceptable(record.id, noise=noise, **{f: getattr(record, f) for f in ("scores", "memory", "timing")})
+    kept = make_acceptable(record.id, noise=noise, **{f: getattr(record, f) for f in FIGURES})
     return History(as_accepted(kept, judge(kept, None, {})), **history)
 
 
 def scored(**scores: Any) -> Record:
     """A record of int8 with these scores."""
     return make_acceptable(scores=make_scores(**scores))
+
+
+def manifest(*modules: tuple[str, str | None], component: str = "transformer") -> dict[str, Coverage]:
+    """Of one component: the tensor class of each module, and what it is quantized to."""
+    made = tuple(
+        ModuleCoverage(
+            name=f"blocks.{at}", module="Linear", expected="int8", found=found, tensor=kind, dtype="float16", bytes=64
+        )
+        for at, (kind, found) in enumerate(modules)
+    )
+    return {component: Coverage(modules=made, asked="int8")}
+
+
+SCORES: dict[str, Any] = {"clip": (30.0, 30.0), "latents": (0.1, 0.1)}
+INT8_CLASS, MARLIN = ("WeightQBytesTensor", "int8"), ("MarlinInt8Tensor", "int8")
+
+
+def full(**fields: Any) -> Record:
+    """A record with every figure that is compared."""
+    given: dict[str, Any] = {
+        "scores": make_scores(**SCORES),
+        "memory": make_memory(10),
+        "timing": make_timing(1.0, 1.0),
+        "coverage": manifest(INT8_CLASS, INT8_CLASS),
+    }
+    return make_acceptable(**(given | fields))
 
 
 def sure(check: Check | None) -> Check:
@@ -51,26 +80,48 @@ def sure(check: Check | None) -> Check:
 @pytest.mark.parametrize("name", CHECKS)
 def test_new(name: str) -> None:
     """Given no baseline, then each comparison is new, and says why there is nothing to compare with."""
-    scores = make_scores(clip=(30.0, 30.0), latents=(0.1, 0.1))
-    record = make_record(scores=scores, memory=make_memory(10), timing=make_timing(1.0, 1.0))
-    found = sure(CHECKS[name](record, MISSING))
+    found = sure(CHECKS[name](full(), MISSING))
     assert (found.name, found.verdict, found.why) == (f"regression.{name}", "new", "no baselines in baselines/")
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_nothing_measured_nothing_said(name: str) -> None:
-    """Given a record without the figure, then there is no check of it, with a baseline or without."""
+    """Given a record without the figure, then there is no check of it, without a baseline or with one that has none."""
     assert CHECKS[name](make_record(), MISSING) is None
-    assert CHECKS[name](make_record(), accepted(scored())) is None
+    assert CHECKS[name](make_record(), accepted(make_acceptable())) is None
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_figure_that_is_gone(name: str) -> None:
+    """Given a baseline that has the figure, when the record has none of it, then that is a failure and says so."""
+    before = accepted(full())
+    assert sure(CHECKS[name](full(), before)).verdict == "pass"
+    found = sure(CHECKS[name](make_record(), before))
+    assert (found.name, found.verdict) == (f"regression.{name}", "fail")
+    assert found.why == "was measured when it was accepted, and is not now; if that is meant, accept this run"
+
+
+@pytest.mark.parametrize("name", ["lpips", "clip", "latents"])
+def test_one_score_that_is_gone(name: str) -> None:
+    """Given scores of which one kind is missing now, then that one fails, and the others are compared as ever."""
+    now = full(scores=msgspec.structs.replace(make_scores(**SCORES), **{name: ()}))
+    names = ("lpips", "clip", "latents")
+    assert {n: sure(CHECKS[n](now, accepted(full()))).verdict for n in names} == {
+        n: "fail" if n == name else "pass" for n in names
+    }
+
+
+def test_pairs_that_are_gone() -> None:
+    """Given seconds without a reference's beside them, then the ratio is gone, unless there was none when accepted."""
+    alone = make_acceptable(timing=Timing(samples_s=(1.0,) * 8))
+    assert sure(latency(alone, accepted(timed(1.0)))).verdict == "fail"
+    assert latency(alone, accepted(alone)) is None
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_figure_that_was_not_accepted(name: str) -> None:
     """Given a baseline without the figure that is measured now, then it is new, not passed."""
-    record = make_record(
-        scores=make_scores(clip=(30.0, 30.0), latents=(0.1, 0.1)), memory=make_memory(10), timing=make_timing(1.0, 1.0)
-    )
-    found = sure(CHECKS[name](record, accepted(make_acceptable())))
+    found = sure(CHECKS[name](full(), accepted(make_acceptable())))
     assert (found.verdict, found.why) == ("new", "the accepted record has no such figure")
 
 
@@ -255,6 +306,83 @@ def test_latency_with_few_pairs(now: int, before: int, when: str) -> None:
     """Given fewer than six pairs on either side, then it is void, and says on which."""
     found = sure(latency(timed(9.0, now), accepted(timed(1.0, before))))
     assert (found.verdict, found.why) == ("void", f"fewer than 6 interleaved pairs {when}")
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.9, "void"), (0.1, "pass")])
+def test_latency_against_a_noisy_ratio(spread: float, expected: str) -> None:
+    """Given an accepted ratio whose interval is wider than half of it, then it limits nothing, and its width is said.
+
+    A quarter to each side would let everything pass: half its interval is added to the limit.
+    """
+    before = make_acceptable(timing=Timing(samples_s=(1.0, 1.0 + spread) * 4, reference_s=(1.0,) * 8))
+    was = ratio((1.0, 1.0 + spread) * 4, (1.0,) * 8)
+    assert was is not None
+    assert (was.high - was.low > 2 * NOISY * was.value) == (expected == "void")
+    found = sure(latency(timed(1.0), accepted(before)))
+    assert (found.verdict, found.value) == (expected, 1.0)
+    if expected == "void":
+        told = f"{was.value:.3f}x, interval {was.low:.3f} to {was.high:.3f}"
+        assert found.why == f"the accepted ratio is too noisy: {told}; accept a calmer run"
+        assert found.limit is None
+
+
+@pytest.mark.parametrize("half", [0.25, 0.2501])
+def test_noisy_is_a_quarter_to_each_side(half: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given an accepted interval of a quarter to each side, then it still limits; a hair wider does not."""
+    found = {1.0: Ratio(1.0, 1.0, 1.0), 2.0: Ratio(1.0, 1.0 - half, 1.0 + half)}
+    monkeypatch.setattr(regression, "ratio", lambda mine, _: found[mine[0]])
+    verdict = sure(latency(timed(1.0), accepted(timed(2.0)))).verdict
+    assert verdict == ("pass" if half == NOISY else "void")
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        ([INT8_CLASS, INT8_CLASS], []),
+        ([INT8_CLASS, MARLIN], ["tensors were {'WeightQBytesTensor': 2} and are {'WeightQBytesTensor': 1, 'Marl"]),
+        ([INT8_CLASS, ("Parameter", None)], ["quantized were 2 and are 1", "tensors were {'WeightQBytesTensor': 2} a"]),
+        ([INT8_CLASS], ["quantized were 2 and are 1", "eligible were 2 and are 1", "modules were 2 and are 1", "tens"]),
+    ],
+    ids=["same", "kernel", "fewer quantized", "fewer modules"],
+)
+def test_coverage(now: list[tuple[str, str | None]], says: list[str]) -> None:
+    """Given a manifest, then the same one passes; another tensor class or count fails, and each is said in words."""
+    before = accepted(full())
+    found = sure(coverage(full(coverage=manifest(*now)), before))
+    assert found.verdict == ("fail" if says else "pass")
+    assert (found.value, found.limit, found.basis) == (float(len(says)), 0.0, "the accepted manifest")
+    words = found.why.split("; ")
+    if not says:
+        assert words == ["modules and tensor classes as accepted"]
+        return
+    assert len(words) == len(says)
+    assert all(word.startswith(f"transformer: {text}") for word, text in zip(words, says, strict=True))
+
+
+def test_coverage_of_other_bytes() -> None:
+    """Given the same modules with other bytes, then that is no change of the manifest: memory has its own limit."""
+    (name, part), *_ = manifest(INT8_CLASS).items()
+    heavier = Coverage(modules=tuple(msgspec.structs.replace(m, bytes=9999) for m in part.modules), asked=part.asked)
+    before = accepted(full(coverage={name: part}))
+    assert sure(coverage(full(coverage={name: heavier}), before)).verdict == "pass"
+
+
+def test_coverage_of_a_component_that_is_gone() -> None:
+    """Given two components of which one is in no manifest any more, then it fails and that one is named, no other."""
+    both = manifest(INT8_CLASS) | manifest(INT8_CLASS, component="text_encoder")
+    before = accepted(full(coverage=both))
+    assert sure(coverage(full(coverage=both), before)).verdict == "pass"
+    found = sure(coverage(full(coverage=manifest(INT8_CLASS)), before))
+    assert found.verdict == "fail"
+    assert "text_encoder: modules were 1 and are None" in found.why
+    assert "transformer" not in found.why
+    assert sure(coverage(full(coverage=both), accepted(full(coverage=manifest(INT8_CLASS))))).verdict == "fail"
+
+
+def test_a_reference_has_no_coverage() -> None:
+    """Given a reference, whose weights nobody quantizes, then nothing is said of a manifest, accepted or not."""
+    assert coverage(reference(), accepted(reference())) is None
+    assert coverage(reference(), MISSING) is None
 
 
 def reference(images: str = "1", **fields: Any) -> Record:

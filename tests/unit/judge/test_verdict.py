@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from qregress.judge import checks
@@ -18,6 +19,7 @@ from tests.making import (
     REFERENCE,
     make_acceptable,
     make_check,
+    make_fingerprint,
     make_memory,
     make_record,
     make_scores,
@@ -126,6 +128,38 @@ def test_nothing_is_said_where_a_baseline_judges() -> None:
     note = "measured but not judged, as no budget is set: lpips, memory"
     assert judge(record, None, {}, history=History(None, "no baselines")).notes == (note,)
     assert judge(record, None, {}, history=History(as_accepted(record, judge(record, None, {})))).notes == ()
+
+
+BITS = "latents are not the accepted ones to the bit, though no library has another version"
+
+
+@pytest.mark.parametrize(
+    ("latents", "packages", "repeatable", "said"),
+    [
+        ("9", {"torch": "2.14"}, True, True),
+        ("9", {"torch": "2.14"}, None, True),
+        ("0", {"torch": "2.14"}, True, False),
+        ("9", {"torch": "2.15"}, True, False),
+        ("9", {"torch": "2.14", "optimum-quanto": "0.2"}, True, False),
+        ("9", {}, True, False),
+        ("9", {"torch": "2.14"}, False, False),
+    ],
+)
+def test_other_bits(latents: str, packages: dict[str, str], repeatable: bool | None, said: bool) -> None:
+    """Given other latents than accepted, then a note says so where all libraries are the same and the cell repeats."""
+    where = msgspec.structs.replace(make_fingerprint(), packages={"torch": "2.14"})
+    before = make_acceptable(fingerprint=where)
+    past = History(as_accepted(before, judge(before, None, {})))
+    now = make_acceptable(
+        latents_sha256=latents * 64,
+        repeatable=repeatable,
+        fingerprint=msgspec.structs.replace(where, packages=packages),
+    )
+    result = judge(now, None, {}, history=past)
+    assert (BITS in result.notes) == said
+    assert result.verdict == "pass"  # a note only
+    assert BITS not in judge(now, None, {}, history=History(None, "no baselines")).notes
+    assert BITS not in judge(now, None, {}).notes
 
 
 def test_comparisons_come_last() -> None:

@@ -227,6 +227,36 @@ def test_wrong_entry_point(value: str, says: str, tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"entry point 'own = {value}' of qregress.pipelines: {says}")
 
 
+def test_conftests_of_a_folder(tmp_path: Path) -> None:
+    """Given factories in conftest.py and in tests/conftest.py, then a verb knows both, and nothing stays registered.
+
+    A folder below, one that is hidden, and a conftest.py that speaks of no factory are none of its business.
+    """
+    for folder, text in {
+        ".": PLAIN,
+        "tests": PLAIN.replace("mine", "from_tests"),
+        "tests/deep": PLAIN.replace("mine", "too_deep"),
+        ".hidden": PLAIN.replace("mine", "hidden"),
+        "other": "raise ValueError\n",
+    }.items():
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "conftest.py").write_text(text if folder == "other" else HEAD + text)
+    assert [pipeline.name for pipeline in factories.of_folder(tmp_path)] == ["mine", "from_tests"]
+    assert registry.registered() == ()
+    (tmp_path / "conftest.py").unlink()
+    as_in_another_process(tmp_path)
+    (found,) = factories.of_folder(tmp_path)
+    assert (found.name, found.source) == ("from_tests", "factory:from_tests")
+
+
+def test_a_conftest_of_tests_that_cannot_be_imported(tmp_path: Path) -> None:
+    """Given a tests/conftest.py with a mistake, then one line names it."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "conftest.py").write_text(HEAD + "qregress.pipeline('a')(undefined)")
+    with pytest.raises(ConfigError, match=r"tests/conftest\.py: cannot be imported: NameError"):
+        factories.of_folder(tmp_path)
+
+
 def test_beside_a_configuration(tmp_path: Path) -> None:
     """Given a file with pipelines, then a factory joins them under its settings, and budgets may name it."""
     text = CONFIG.replace(', text_encoder = "int8"', "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -31,14 +32,21 @@ BASE = join([made(90 + index, 0.5 + index) for index in range(3)])
 UNTRAINED = Scores(latents=(1.0, 0.33, 0.2))
 
 
-def noise(call: partial[Generated], *, batch_size: int = 1, repeatable: bool = True, reference: bool = False) -> Noise:
+def noise(
+    call: partial[Generated],
+    *,
+    batch_size: int = 1,
+    repeatable: bool = True,
+    reference: bool = False,
+    own: Generated | None = None,
+) -> Noise:
     """Of a cell with random weights: no images are scored."""
     record: Record = make_record(prompts=PROMPTS, scores=UNTRAINED, repeatable=repeatable)
     steps: list[tuple[int, int]] = []
     found = measure(
         call,
         record,
-        OWN,
+        own if own is not None else OWN,
         None if reference else BASE,
         device="cpu",
         clip="pocket",
@@ -124,6 +132,84 @@ def test_threads_are_given_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def pictures(shift: int = 0) -> Generated:
+    """Three images that are images, as the sanity check sees it: smooth in one direction, of all levels."""
+    ramp = torch.linspace(10, 200, 64).expand(3, 64, 64)
+    images = torch.stack([(ramp + shift + index).to(torch.uint8) for index in range(3)])
+    return Generated(images, torch.tensor([True] * 3), OWN.latents, OWN.trajectory)
+
+
+def broken(kind: str, batch: Sequence[int]) -> Generated:
+    """The cell's own images; where prompts share a batch the second prompt's is none."""
+    rows = pictures().rows(batch)
+    if len(batch) == 1:
+        return rows
+    at = list(batch).index(1)
+    images, finite, latents = rows.images.clone(), rows.finite.clone(), rows.latents.clone()
+    if kind == "black":
+        images[at] = 0
+    else:
+        finite[at], latents[at] = False, torch.nan
+    return Generated(images, finite, latents, rows.trajectory)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("black", "prompt 1: black, 99.9 %"), ("nan", "prompt 1: nan, the image")])
+def test_what_is_no_image_is_no_noise(kind: str, says: str) -> None:
+    """Given a variant that gives black or NaN, then it is unsound, has no figures and adds no noise."""
+    found = noise(partial(broken, kind), own=pictures())
+    (bad,) = (variant for variant in found.variants if variant.name == "batch")
+    assert bad.unsound is not None
+    assert bad.unsound.startswith(says)
+    assert (bad.lpips, bad.clip, bad.latents, bad.pixels) == ((), (), (), ())
+    assert all(variant.unsound is None and variant.latents for variant in found.variants if variant is not bad)
+    assert [(found.of_prompt(s), found.of_mean(s, 8)) for s in ("lpips", "clip", "latents", "pixels")] == [
+        (0.0, 0.0)
+    ] * 4
+
+
+def test_what_was_no_image_before() -> None:
+    """Given a prompt that is no image in the cell either, then a variant that shows the same is sound."""
+    own = pictures()
+    own.images[1] = 0
+    found = noise(partial(broken, "black"), own=own)
+    (batch,) = (variant for variant in found.variants if variant.name == "batch")
+    assert (batch.unsound, batch.pixels) == (None, (0.0, 0.0))
+
+
+@pytest.mark.parametrize("prompts", [8, 5, 4, 3])
+def test_batches_of_four_stay_whole(prompts: int) -> None:
+    """Given batches of four, then a whole batch is run again: a part of one would be another call."""
+    record = make_record(prompts=tuple(str(index) for index in range(prompts)), scores=UNTRAINED, repeatable=False)
+    own = join([made(100 + index, 1.0 + index) for index in range(prompts)])
+    batches: list[list[int]] = []
+
+    def call(batch: Sequence[int]) -> Generated:
+        batches.append(list(batch))
+        return own.rows(batch)
+
+    options: dict[str, Any] = {"device": "cuda", "clip": "pocket", "lpips": "st-alex", "batch_size": 4}
+    found = measure(call, record, own, None, on_variant=lambda *_: None, **options)
+    whole = list(range(min(4, prompts)))
+    alone = [[index] for index in reversed(whole)]
+    assert batches == [whole, *alone, whole]
+    assert {variant.name: len(variant.pixels) for variant in found.variants} == dict.fromkeys(
+        ("again", "batch", "attention"), len(whole)
+    )
+
+
+def test_more_prompts_under_another_kernel() -> None:
+    """Given batches of one, then two prompts are run in another batch, and four under another attention kernel."""
+    record = make_record(prompts=tuple("abcdefgh"), scores=UNTRAINED, repeatable=True)
+    own = join([made(100 + index, 1.0 + index) for index in range(8)])
+    options: dict[str, Any] = {"device": "cuda", "clip": "pocket", "lpips": "st-alex", "batch_size": 1}
+    found = measure(own.rows, record, own, None, on_variant=lambda *_: None, **options)
+    assert {variant.name: len(variant.latents) for variant in found.variants} == {
+        "again": 2,
+        "batch": 2,
+        "attention": 4,
+    }
 
 
 def test_random_weights_have_no_image_scores() -> None:

@@ -157,3 +157,22 @@ def test_numbers_are_plain() -> None:
         "latency_ratio": 1.5,
     }
     assert terminal.numbers(judge(make_record(), None, {})) == {}
+
+
+def test_control_codes_are_not_printed() -> None:
+    """Given a log, a message, a note and reasons with codes of a terminal, then their words are shown, and no code."""
+    codes = "\x1b[2J\x1b]0;x\x07\x9b1m\r\u202e"
+    record = make_record(status="crashed", message=f"why{codes}", log=f"one{codes}\n\ttwo{codes}done\n")
+    crashed = judge(record, None, {})
+    noted = judged(scores=make_scores(note=f"a note{codes}"))
+    void = with_check("void", f"too noisy{codes}")
+    missing = judge(make_record(INT8_TE, status="not-run", message=f"no{codes}"), None, {})
+    found = terminal.failure(crashed, RUN)
+    assert found.splitlines()[0].startswith("crashed: why")
+    assert found.splitlines()[1].startswith("  | one")
+    assert any(line.startswith("  |  two") for line in found.splitlines())
+    assert "done" in found
+    texts = [found, *summary([crashed, noted, void, missing], {"a/b/c": f"needs{codes}"}), *terminal.remarks([void])]
+    assert not [c for text in texts for c in text if not c.isprintable() and c != "\n"]
+    assert any("a note" in text for text in texts)
+    assert any("cells NOT run: needs" in text for text in texts)

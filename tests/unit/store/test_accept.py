@@ -13,7 +13,7 @@ import pytest
 from qregress.errors import ConfigError, StoreError
 from qregress.judge.waivers import Waiver
 from qregress.record import Coverage, ModuleCoverage, Problem, Scores, Timing
-from qregress.store.accept import Acceptance, Reason, accept
+from qregress.store.accept import KINDS, Acceptance, Kind, Reason, accept
 from qregress.store.baseline import ACCEPTED, BASELINE, seal
 from qregress.store.baselines import Key, Store
 from qregress.store.finished import FinishedRun
@@ -170,10 +170,9 @@ def test_noise_is_not_carried_to_something_else(store: Store, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("only", "taken"),
-    [(None, {"new", "failing", "changed", "same"}), ("new", {"new"}), ("failing", {"failing", "changed"})],
+    "taken", [set(KINDS), {"new"}, {"failing", "changed"}, {"same"}, set()], ids=lambda taken: "-".join(sorted(taken))
 )
-def test_only(tmp_path: Path, only: Any, taken: set[str]) -> None:
+def test_kinds(tmp_path: Path, taken: set[Kind]) -> None:
     """Given new, failing, changed and equal cells, when only some are accepted, then no other is touched."""
     names = [f"pixart/{name}/bs1" for name in ("failing", "changed", "same", "new")]
     store = Store(tmp_path / "baselines")
@@ -185,7 +184,7 @@ def test_only(tmp_path: Path, only: Any, taken: set[str]) -> None:
         *(finished_record(name) for name in names[2:]),
     ]
     later = write_run(tmp_path / "later", records, started="2026-02-02T00:00:00+00:00")
-    found = take(store, later, only=only)
+    found = take(store, later, kinds=taken)
     assert set(kinds(found).values()) == taken
     assert all(cell == f"pixart/{kind}/bs1" for cell, kind in kinds(found).items())
     changed = {name.split("/")[2] for name, data in files(store.root).items() if before.get(name) != data}
@@ -196,8 +195,8 @@ def test_a_damaged_baseline_is_replaced_and_not_called_new(store: Store, run: Pa
     """Given an edited baseline, when its cell is accepted, then it is replaced, as changed: there was one."""
     path = store.root / CLASS / FIRST / BASELINE
     path.write_bytes(path.read_bytes().replace(b"0.01", b"0.02"))
-    assert kinds(take(store, run, only="new")) == {}
-    found = take(store, run, only="failing")
+    assert kinds(take(store, run, kinds=("new",))) == {}
+    found = take(store, run, kinds=("failing", "changed"))
     assert kinds(found) == {FIRST: "changed"}
     assert "its SHA-256 differs" in found.changes[0].words
     assert store.damage() == {}

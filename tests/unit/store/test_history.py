@@ -45,7 +45,7 @@ def test_the_accepted_record(store: Store) -> None:
     assert past.entry == store.find(CLASS, FIRST)
     verdicts = {check.name: check.verdict for check in judge(record, None, {}, history=past).checks}
     assert {name: verdict for name, verdict in verdicts.items() if name.startswith("regression")} == {
-        f"regression.{name}": "pass" for name in ("lpips", "clip", "latents", "memory", "latency")
+        f"regression.{name}": "pass" for name in ("lpips", "clip", "latents", "memory", "latency", "coverage")
     }
 
 
@@ -56,7 +56,6 @@ def test_the_accepted_record(store: Store) -> None:
         ({"fingerprint": None}, "its record does not say what was asked for: made by an older qregress; run it again"),
         ({"asked": make_asked("s00", call={"clean": True})}, "what is asked for has changed since its baseline was "),
         ({"fingerprint": make_fingerprint(device_class="cuda-h100")}, f"accepted on {CLASS} only, and this is cuda-"),
-        ({"fingerprint": make_fingerprint(device_class="../../x")}, f"accepted on {CLASS} only, and this is ../../x"),
     ],
 )
 def test_no_comparable_record(store: Store, fields: dict[str, Any], says: str) -> None:
@@ -65,7 +64,18 @@ def test_no_comparable_record(store: Store, fields: dict[str, Any], says: str) -
     assert past.entry is None
     assert past.missing.startswith(says)
     found = [c for c in judge(finished_record(FIRST), None, {}, history=past).checks if c.name.startswith("regression")]
-    assert [(check.verdict, check.why) for check in found] == [("new", past.missing)] * 5
+    assert [(check.verdict, check.why) for check in found] == [("new", past.missing)] * 6
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "/etc", "a/b", "cpu\n", "."])
+def test_a_device_class_that_is_no_name(store: Store, name: str) -> None:
+    """Given a record, which may be a stranger's, whose device class is a path, then no file is looked for there."""
+    record = finished_record(FIRST, fingerprint=make_fingerprint(device_class=name))
+    with pytest.raises(StoreError, match="no place of a baseline") as caught:
+        history(store, record, lambda _: b"")
+    assert str(caught.value) == f"{name!r}, {FIRST!r}: no place of a baseline"
+    with pytest.raises(StoreError, match="no place of a baseline"):
+        store.find(CLASS, "../../x")
 
 
 def test_a_damaged_baseline(store: Store) -> None:
