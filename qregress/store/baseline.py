@@ -37,7 +37,6 @@ class Baseline(Data, frozen=True, kw_only=True):
     id: str
     device_class: str
     asked: Asked
-    prompts: tuple[str, ...]
     latents_sha256: str
     images_sha256: str | None = None
     images: tuple[str, ...] = ()
@@ -102,7 +101,6 @@ def baseline_of(record: Record, coverage: CoverageSummary | None, noise: Noise |
         id=record.id,
         device_class=made_where(record).device_class,
         asked=record.asked,
-        prompts=record.prompts,
         latents_sha256=record.latents_sha256,
         images_sha256=record.images_sha256,
         memory=record.memory,
