@@ -260,7 +260,6 @@ def entries(draw: st.DrawFn) -> dict[Key, Entry]:
             id=key.cell,
             device_class=key.device_class,
             asked=draw(ASKED),
-            prompts=tuple(draw(st.lists(TEXT, max_size=2))),
             latents_sha256=draw(TEXT),
             memory=draw(st.none() | st.builds(make_memory, st.integers(0, 2**53))),
             scores=draw(st.none() | st.builds(Scores, lpips=FLOATS, clip=FLOATS, note=st.none() | TEXT)),
