@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -280,10 +280,10 @@ class RunWriter:
         self._results[result.id] = result
         self.write(complete=False)
 
-    def take_back(self, note: str) -> None:
-        """Nothing has become a baseline after all."""
+    def take_back(self, note: str, but: Collection[str] = ()) -> None:
+        """What was marked has not become a baseline after all, ``but`` some cells."""
         for cell, result in self._results.items():
-            if result.accepted is not None:
+            if result.accepted is not None and cell not in but:
                 self._results[cell] = msgspec.structs.replace(result, accepted=None, notes=(*result.notes, note))
 
     def write(self, *, complete: bool) -> None:

