@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
+import transformers
 from diffusers.utils import deprecation_utils
 
 from qregress.errors import ConfigError, FactoryError, SourceError, nearest
 from qregress.pipelines.factories import Made
 from qregress.pipelines.families import family, known_class
-from qregress.pipelines.folder import Folder
+from qregress.pipelines.folder import Folder, read_json
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -38,7 +40,8 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     try:
         for name, path in folder.shared.items():
             kind = vae_dtype(compute, device) if name == vae else compute
-            components[name] = diffusers.AutoModel.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
+            model = shared_class(folder.path, name)
+            components[name] = model.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
@@ -53,6 +56,12 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     for name in (roles.denoiser, *roles.text_encoders):
         check_plain(str(folder.path), name, getattr(pipeline, name), compute)
     return pipeline.to(device)
+
+
+def shared_class(path: Path, name: str) -> Any:
+    """The class that ``model_index.json`` names for a component: transformers' own choice may be a larger model."""
+    library, kind = read_json(path / "model_index.json")[name]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
 
 
 def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
