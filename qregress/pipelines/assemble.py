@@ -28,6 +28,19 @@ def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else dtype
 
 
+def _to_own_dtype(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A forward hook: the input in the dtype of the module's weights."""
+    return (args[0].to(next(module.parameters()).dtype), *args[1:])
+
+
+def accept_latents(vae: torch.nn.Module) -> None:
+    """Let a VAE decode latents of another dtype than its own: only some pipelines convert them."""
+    for name in ("post_quant_conv", "decoder"):
+        part = getattr(vae, name, None)
+        if part is not None:
+            part.register_forward_pre_hook(_to_own_dtype)
+
+
 def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     """Load a pipeline from local files only.
 
@@ -52,6 +65,8 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         text = " ".join(str(error).split())
         raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
     pipeline.set_progress_bar_config(disable=True)
+    if vae_dtype(compute, device) != compute:
+        accept_latents(getattr(pipeline, vae))
     roles = family(folder.class_name)
     for name in (roles.denoiser, *roles.text_encoders):
         check_plain(str(folder.path), name, getattr(pipeline, name), compute)
