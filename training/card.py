@@ -40,7 +40,7 @@ class About:
 
 
 _TOGETHER = (
-    "10 % of captions replaced by the empty prompt, on latents of 262,144 rendered scenes. The minutes are of a GPU "
+    "10 % of captions were replaced by the empty prompt, on latents of 262,144 rendered scenes. The minutes are of a GPU "
     "that up to four other trainings used at the same time; a second run starts from the first one's averaged weights."
 )
 
@@ -79,8 +79,8 @@ ABOUT = {
         "A real `StableDiffusion3Pipeline`: `SD3Transformer2DModel` of 4 joint layers (2 heads x 64), two "
         "`CLIPTextModelWithProjection` of 2 layers, `T5EncoderModel` of 2, `FlowMatchEulerDiscreteScheduler`; its VAE "
         "is `shared/vae-16`.",
-        "Rectified flow, the text encoders trained jointly; 10 % of captions were replaced by the empty prompt for all "
-        f"three encoders, and 30 % for each by itself. {_TOGETHER}",
+        "Rectified flow, the text encoders trained jointly; each encoder lost 30 % of its captions besides. The first "
+        f"run was on latents of the autoencoder's own first run. {_TOGETHER}",
     ),
     "aura-flow": About(
         "Pocket AuraFlow",
