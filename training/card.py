@@ -39,6 +39,11 @@ class About:
     training: str
 
 
+_TOGETHER = (
+    "10 % of captions were replaced by the empty prompt, on latents of 262,144 rendered scenes. The minutes are of a "
+    "GPU that up to four other trainings used at the same time; a second run starts from the first one's averaged weights."
+)
+
 ABOUT = {
     "shared/vae-4": About(
         "Pocket VAE, 4 latent channels",
@@ -46,6 +51,13 @@ ABOUT = {
         "trained on latents with up to 15 % of noise, and in a last run alone, with the encoder as it was: latents "
         "made before and after that run are the same.",
         "Absolute error, absolute error of neighbouring pixels' differences, and a KL term of 1e-5.",
+    ),
+    "shared/vae-16": About(
+        "Pocket VAE, 16 latent channels",
+        "`AutoencoderKL`, factor 8, without quantization convolutions and with a shift, as Stable Diffusion 3's. Its "
+        "decoder was trained on latents with up to 15 % of noise, and in a last run alone, with the encoder as it was.",
+        "Absolute error, absolute error of neighbouring pixels' differences, and a KL term of 1e-5. The minutes are of "
+        "a GPU that up to four other trainings used at the same time.",
     ),
     "clip": About(
         "Pocket CLIP",
@@ -55,6 +67,39 @@ ABOUT = {
         "Contrastive, with 12 captions per image that are wrong in exactly one attribute. Images shifted, blurred, "
         "noisy and with changed contrast, brightness and colour; never generated ones. The run was cut before its "
         "decay; these are its averaged weights.",
+    ),
+    "pixart-alpha": About(
+        "Pocket PixArt-Alpha",
+        "A real `PixArtAlphaPipeline`: `PixArtTransformer2DModel` of 6 layers (2 heads x 64), "
+        "`DPMSolverMultistepScheduler`; its text encoder is the pocket PixArt-Sigma's, its VAE is `shared/vae-4`.",
+        f"Epsilon prediction with min-SNR weights (gamma 5), from six of PixArt-Sigma's layers. {_TOGETHER}",
+    ),
+    "sd3": About(
+        "Pocket Stable Diffusion 3",
+        "A real `StableDiffusion3Pipeline`: `SD3Transformer2DModel` of 4 joint layers (2 heads x 64), two "
+        "`CLIPTextModelWithProjection` of 2 layers, `T5EncoderModel` of 2, `FlowMatchEulerDiscreteScheduler`; its VAE "
+        "is `shared/vae-16`.",
+        "Rectified flow, the text encoders trained jointly; each encoder lost 30 % of its captions besides. The first "
+        f"run was on latents of the autoencoder's own first run. {_TOGETHER}",
+    ),
+    "aura-flow": About(
+        "Pocket AuraFlow",
+        "A real `AuraFlowPipeline`: `AuraFlowTransformer2DModel` of 1 joint and 4 single layers (2 heads x 64), "
+        "`UMT5EncoderModel` of 2 layers, `FlowMatchEulerDiscreteScheduler`; its VAE is `shared/vae-4`.",
+        f"Rectified flow, the text encoder trained jointly. {_TOGETHER}",
+    ),
+    "hunyuan-dit": About(
+        "Pocket Hunyuan DiT",
+        "A real `HunyuanDiTPipeline`: `HunyuanDiT2DModel` of 6 layers (2 heads x 64), `BertModel` and "
+        "`T5EncoderModel` of 2 layers each, `DPMSolverMultistepScheduler`; its VAE is `shared/vae-4`.",
+        "Velocity prediction with min-SNR weights (gamma 5) on the full-size model's schedule, the text encoders "
+        f"trained jointly. {_TOGETHER}",
+    ),
+    "lumina": About(
+        "Pocket Lumina-Next",
+        "A real `LuminaPipeline`: `LuminaNextDiT2DModel` of 6 layers (2 heads x 64), `GemmaModel` of 3 layers, of "
+        "which the pipeline reads the second, `FlowMatchEulerDiscreteScheduler`; its VAE is `shared/vae-4`.",
+        f"Rectified flow, the text encoder trained jointly. {_TOGETHER}",
     ),
     "pixart-sigma": About(
         "Pocket PixArt-Sigma",
@@ -91,8 +136,8 @@ def render(folder: Path, name: str) -> str:
     parts = [f"# {about.title}\n\n{about.model}\n", _sizes(folder)]
     parts += [f"## Training\n\n{SCENES}\n\n{about.training}\n", _runs(runs)]
     parts.append(f"Made again by the commands in `training/README.md`.\n\n{_scores(scores)}")
-    if name == "pixart-sigma":
-        parts.append("![Held-out captions, fp16](../../../docs/img/pixart-sigma.webp)\n")
+    if (folder / "pocket.json").is_file():
+        parts.append(f"![Held-out captions, fp16](../../../docs/img/{name}.webp)\n")
     return "\n".join([*parts, LICENCE])
 
 

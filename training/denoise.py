@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training import data, objectives, runtime, scenes, text
 from training.families import BUILDERS, Family
 from training.objectives import Objective
-from training.runtime import Length, Optimizer, Trainer
+from training.runtime import Graph, Length, Optimizer, Trainer
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -44,7 +44,7 @@ def optimizer(recipe: dict[str, Any]) -> Optimizer:
 
 def shared_vae(recipe: dict[str, Any], zoo: Path) -> AutoencoderKL:
     """The autoencoder that the recipe names, frozen, in float32."""
-    vae = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["shared"]["vae"], torch_dtype=torch.float32)
     return vae.eval().requires_grad_(False)
 
 
@@ -77,25 +77,61 @@ def captions(family: Family, codes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(both), empty.short()
 
 
+def keeps(family: Family, count: int, table: dict[str, Any], generator: torch.Generator) -> Tensor:
+    """Which token ids are the caption's and not the empty prompt's, (count, ids).
+
+    All encoders lose a caption with `caption_drop`, and each by itself with `encoder_drop`: so the denoiser learns
+    to read every one of them.
+    """
+
+    def kept(columns: int, share: float) -> Tensor:
+        return torch.rand(count, columns, generator=generator, device=generator.device) >= share
+
+    keep = kept(1, table["caption_drop"]) & kept(len(family.parts), table.get("encoder_drop", 0.0))
+    return torch.cat([keep[:, [index]].expand(-1, size) for index, size in enumerate(family.parts)], dim=1)
+
+
+def draw_scenes(
+    recipe: dict[str, Any], vae: AutoencoderKL, number: int, device: torch.device, file: Path | None
+) -> tuple[Tensor, Tensor]:
+    """Codes and latents of the recipe's set of scenes of a number; the first from a file where one is given."""
+    count, seed = recipe["data"]["scenes"], 1000 + number
+    if file is not None and number == 0:
+        return data.stored(file, vae, count, seed, device)
+    return data.latents(vae, count, seed, device, recipe["model"].get("frames"))
+
+
 def train(
-    recipe: dict[str, Any], settings: Optimizer, folder: Path, length: Length, zoo: Path, every: int = 200
+    recipe: dict[str, Any],
+    settings: Optimizer,
+    folder: Path,
+    length: Length,
+    zoo: Path,
+    every: int = 200,
+    latents: Path | None = None,
+    start: Path | None = None,
 ) -> Family:
     """Train or continue in `folder`; returns the family with its averaged weights."""
     device = runtime.device()
     torch.manual_seed(0)
     family = BUILDERS[recipe["family"]](recipe["model"], zoo / recipe["family"])
+    if start is not None:
+        runtime.load_average(family.modules, start)
+    for module in [*family.modules.values(), *family.frozen.values()]:
+        module.to(device)
     for module in family.modules.values():
-        module.to(device).train()
+        module.train()
     trainer = Trainer(family.modules, settings, length, folder)
     vae = shared_vae(recipe, zoo).to(device)
-    loss = runtime.compiled(loss_of(family, objectives.build(recipe["objective"], device)))
+    runtime.compile_blocks(family.blocks)
+    loss = Graph(loss_of(family, objectives.build(recipe["objective"], device)), trainer.parameters)
     table, generator = recipe["data"], trainer.generator
     clean = tokens = empty = torch.empty(0)
     drawn, saved = -1, time.monotonic()
     while not trainer.done():
         if trainer.step // table["refresh"] != drawn:
             drawn = trainer.step // table["refresh"]
-            codes, clean = data.latents(vae, table["scenes"], 1000 + drawn, device)
+            codes, clean = draw_scenes(recipe, vae, drawn, device, latents)
             tokens, empty = captions(family, codes)
             spread = float(clean[:4096].float().std())
             print(f"{recipe['family']} {len(codes)} scenes, latents' std {spread:.4f}", flush=True)
@@ -105,9 +141,9 @@ def train(
         # One draw in each of `batch` equal strata: the same distribution with less noise in the loss.
         uniform = torch.rand(settings.batch, generator=generator, device=device)
         uniform = (torch.arange(settings.batch, device=device) + uniform) / settings.batch
-        keep = torch.rand(settings.batch, generator=generator, device=device) >= table["caption_drop"]
+        keep = keeps(family, settings.batch, table, generator)
         template = (torch.rand(settings.batch, generator=generator, device=device) < 0.2).long()
-        prompts = torch.where(keep[:, None], tokens[template, rows], empty).long()
+        prompts = torch.where(keep, tokens[template, rows], empty).long()
         trainer.update(loss(batch, noise, uniform.clamp(max=1 - 1e-6), prompts))
         if trainer.step % every == 0 or trainer.step == 50:
             trainer.report(recipe["family"])
@@ -141,7 +177,9 @@ def preview(family: Family, vae: nn.Module, recipe: dict[str, Any], path: Path, 
         height=128,
         width=128,
         **recipe["call"],
-    ).images
+    )[0]
+    if pictures.ndim == 5:  # clips: the middle frame
+        pictures = pictures[:, pictures.shape[1] // 2]
     picture = data.grid((pictures.float() * 255).round().byte().cpu(), 8)
     Image.fromarray(picture.numpy()).save(path)
 
@@ -151,13 +189,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", required=True, help="name of a file in training/recipes")
     parser.add_argument("--zoo", type=Path, default=runtime.ZOO, help="where the shared autoencoder is")
+    parser.add_argument("--latents", type=Path, help="file of the first set's latents, made where it is missing")
     parser.add_argument("--scenes", type=int, help="in place of the recipe's number")
     arguments, length = runtime.arguments(parser)
     recipe = read_recipe(arguments.recipe)
     settings = runtime.override(optimizer(recipe), arguments)
     if arguments.scenes:
         recipe["data"]["scenes"] = arguments.scenes
-    family = train(recipe, settings, arguments.folder, length, arguments.zoo)
+    family = train(
+        recipe,
+        settings,
+        arguments.folder,
+        length,
+        arguments.zoo,
+        latents=arguments.latents,
+        start=arguments.start,
+    )
     vae = shared_vae(recipe, arguments.zoo)
     preview(family, vae, recipe, arguments.folder / "samples.png", 32 if torch.cuda.is_available() else 8)
 

@@ -17,6 +17,7 @@ from typing import Any
 import diffusers
 import open_clip
 import torch
+import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline
 from PIL import Image
 from torch import Tensor
@@ -103,10 +104,15 @@ def load_pipeline(zoo: Path, name: str, device: torch.device) -> tuple[Diffusion
     folder = zoo / name
     pocket = json.loads((folder / "pocket.json").read_text(encoding="utf-8"))
     exact = torch.float32 if device.type == "cpu" else torch.float16
-    shared = AutoencoderKL.from_pretrained(zoo / "shared" / pocket["shared"]["vae"], torch_dtype=exact)
-    kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
-    pipeline = getattr(diffusers, kind).from_pretrained(
-        folder, vae=shared, torch_dtype=torch.float16, local_files_only=True
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    shared = {}
+    for part, place in pocket["shared"].items():
+        library, kind = index[part]
+        module = getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
+        dtype = exact if part == "vae" else torch.float16
+        shared[part] = module.from_pretrained(zoo / "shared" / place, torch_dtype=dtype)
+    pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
+        folder, **shared, torch_dtype=torch.float16, local_files_only=True
     )
     pipeline.vae.to(exact)
     pipeline.set_progress_bar_config(disable=True)
@@ -120,8 +126,11 @@ def generate(pipeline: DiffusionPipeline, captions: list[str], call: dict[str, A
     for start in range(0, len(captions), batch):
         part = captions[start : start + batch]
         seeds = [torch.Generator().manual_seed(start + index) for index in range(len(part))]
-        latents = pipeline(part, generator=seeds, output_type="latent", **call).images
-        latents = latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
+        latents = pipeline(part, generator=seeds, output_type="latent", **call)[0]
+        if latents.ndim == 5:  # clips (N, C, frames, h, w) are judged by their middle frame
+            latents = latents[:, :, latents.shape[2] // 2]
+        config = pipeline.vae.config
+        latents = latents.to(pipeline.vae.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
         images = pipeline.vae.decode(latents).sample.float()
         pictures.append(((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu())
     return torch.cat(pictures)

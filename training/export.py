@@ -44,12 +44,13 @@ def export_family(family: Family, recipe: dict[str, Any], trained: bool, zoo: Pa
     folder: Path = zoo / recipe["family"]
     for module in family.modules.values():
         module.to(torch.float16)
-    shared = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["vae"], torch_dtype=torch.float16)
+    shared = AutoencoderKL.from_pretrained(zoo / "shared" / recipe["shared"]["vae"], torch_dtype=torch.float16)
     family.pipeline(shared).save_pretrained(folder)
-    shutil.rmtree(folder / "vae")
+    for name in recipe["shared"]:
+        shutil.rmtree(folder / name)
     pocket = {
         "schema": 1,
-        "shared": {"vae": recipe["vae"]},
+        "shared": recipe["shared"],
         "trained": trained,
         "call": {"height": 128, "width": 128, **recipe["call"]},
     }

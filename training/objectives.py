@@ -1,4 +1,4 @@
-"""What a denoiser learns: epsilon prediction on a beta schedule, or the velocity of a straight flow."""
+"""What a denoiser learns: noise or velocity on a beta schedule, or the velocity of a straight flow."""
 
 from __future__ import annotations
 
@@ -23,24 +23,37 @@ class Objective(Protocol):
     """Turns clean latents and noise into a training batch."""
 
     def sample(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Sample:
-        """`clean` and `noise` are (N, C, h, w), `uniform` is (N,) in [0, 1) and decides the noise level."""
+        """`clean` and `noise` are (N, C, [frames,] h, w), `uniform` is (N,) in [0, 1) and decides the noise level."""
+
+
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) as (N, 1, ...), to multiply with latents."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
-class Epsilon:
-    """DDPM's noise prediction (Ho et al., 2020), with min-SNR weights (Hang et al., 2023)."""
+class Diffusion:
+    """DDPM's noise prediction (Ho et al., 2020), or velocity (Salimans and Ho, 2022), with min-SNR weights.
+
+    The weights (Hang et al., 2023) are those of the clean latents' error, whatever is predicted.
+    """
 
     alphas: Tensor
     """Cumulative products of 1 - beta, shape (steps,), float32, on the training device."""
     snr_gamma: float
+    velocity: bool = False
 
     def sample(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Sample:
         """Integer timesteps, uniform over the schedule."""
         timestep = (uniform * self.alphas.numel()).long()
         alpha = self.alphas[timestep]
         snr = alpha / (1 - alpha)
-        noisy = alpha.sqrt()[:, None, None, None] * clean + (1 - alpha).sqrt()[:, None, None, None] * noise
-        return Sample(noisy, timestep, noise, snr.clamp(max=self.snr_gamma) / snr)
+        signal, spread = _wide(alpha.sqrt(), clean), _wide((1 - alpha).sqrt(), clean)
+        noisy = signal * clean + spread * noise
+        weight = snr.clamp(max=self.snr_gamma)
+        if self.velocity:
+            return Sample(noisy, timestep, signal * noise - spread * clean, weight / (snr + 1))
+        return Sample(noisy, timestep, noise, weight / snr)
 
 
 @dataclass(frozen=True)
@@ -52,16 +65,20 @@ class Flow:
     def sample(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Sample:
         """Noise levels uniform in [0, 1), shifted as the pipeline's scheduler shifts its own."""
         sigma = self.shift * uniform / (1 + (self.shift - 1) * uniform)
-        wide = sigma[:, None, None, None]
+        wide = _wide(sigma, clean)
         return Sample((1 - wide) * clean + wide * noise, sigma * 1000, noise - clean, torch.ones_like(sigma))
 
 
 def build(table: dict[str, Any], device: torch.device) -> Objective:
     """The objective of a recipe's `[objective]` table. Raises ValueError for an unknown kind."""
-    if table["kind"] == "epsilon":
-        betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    if table["kind"] in ("epsilon", "velocity"):
+        first, last = table.get("beta_start", 1e-4), table.get("beta_end", 0.02)
+        if table.get("beta_schedule", "linear") == "scaled_linear":
+            betas = torch.linspace(first**0.5, last**0.5, 1000, dtype=torch.float64) ** 2
+        else:
+            betas = torch.linspace(first, last, 1000, dtype=torch.float64)
         alphas = torch.cumprod(1 - betas, 0).float().to(device)
-        return Epsilon(alphas, table["snr_gamma"])
+        return Diffusion(alphas, table["snr_gamma"], table["kind"] == "velocity")
     if table["kind"] == "flow":
         return Flow(table.get("shift", 1.0))
-    raise ValueError(f"unknown objective {table['kind']!r}: epsilon or flow")
+    raise ValueError(f"unknown objective {table['kind']!r}: epsilon, velocity or flow")

@@ -6,7 +6,7 @@ caption ambiguous; `draw` turns a geometry into images. A video is a geometry wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ PERIOD = 32  # pixels: four latent cells of a factor-8 VAE
 CELL_CENTRES = (33.0, 64.0, 95.0)  # pixels, of the 3 x 3 grid's columns and rows
 RADII = {"small": (12.0, 14.0), "large": (22.0, 24.5)}  # pixels
 SHIFT = 3.0  # pixels, largest jitter of a centre along each axis
+FASTEST = 3.0  # pixels per frame, in clips
 TINT = 0.03  # largest jitter of a colour channel
 
 
@@ -92,6 +93,19 @@ def place(codes: Tensor, generator: torch.Generator | None) -> Geometry:
     return Geometry(
         kinds, centres, radii, colours.clamp(0, 1), ground.clamp(0, 1), codes[:, scenes.PATTERN], SHIFT * jitter(2)
     )
+
+
+def speeds(geometry: Geometry, generator: torch.Generator) -> Tensor:
+    """Pixels per frame of each shape, (N, 2, 2) as x, y: of any direction, none slower than half the fastest."""
+    count, device = geometry.kinds.shape[0], geometry.kinds.device
+    angle = torch.rand(count, 2, generator=generator, device=device) * (2 * torch.pi)
+    speed = FASTEST * (1 - 0.5 * torch.rand(count, 2, generator=generator, device=device))
+    return speed[..., None] * torch.stack((angle.cos(), angle.sin()), dim=2)
+
+
+def moved(geometry: Geometry, shift: Tensor) -> Geometry:
+    """The geometry with its shapes moved by `shift` pixels, (N, 2, 2) as x, y."""
+    return replace(geometry, centres=geometry.centres + shift)
 
 
 def draw(geometry: Geometry, side: int = SIDE) -> Tensor:

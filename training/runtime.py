@@ -106,9 +106,10 @@ class Trainer:
         return rate
 
     def update(self, loss: Tensor) -> None:
-        """One step of the optimizer and of the running average."""
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
+        """One step of the optimizer and of the running average; `loss` may come from `Graph`, gradients and all."""
+        if loss.requires_grad:
+            self.adam.zero_grad(set_to_none=True)
+            loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         rate = self.rate()
         for group in self.adam.param_groups:
@@ -245,6 +246,72 @@ def compiled(function: Function) -> Function:
         return function(*arguments)
 
     return cast("Function", call)
+
+
+class Graph:
+    """A loss with its gradients, recorded once as a CUDA graph and then replayed: small layers leave no gaps.
+
+    Called like the loss, with tensors of the same shapes each time. On a CPU it only calls it.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, loss: Callable[..., Tensor], parameters: list[nn.Parameter]) -> None:
+        self.loss, self.parameters = loss, parameters
+        self._inputs: tuple[Tensor, ...] = ()
+        self._output: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._failed = False
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The loss; its gradients are in the parameters already where it needs none."""
+        if inputs[0].device.type != "cuda":
+            return self.loss(*inputs)
+        if self._graph is None and not self._failed:
+            self._record(inputs)
+        if self._graph is None or self._output is None:
+            return self.loss(*inputs)
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._output
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(self.WARM_UP):
+                self._clear()
+                self.loss(*self._inputs).backward()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._clear()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                output = self.loss(*self._inputs)
+                output.backward()
+                self._output = output.detach()
+        except RuntimeError as error:
+            print(f"no CUDA graph, continuing without it: {error}", flush=True)
+            self._failed = True
+            torch.cuda.synchronize()
+            return
+        self._graph = graph
+
+    def _clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
+def compile_blocks(blocks: list[nn.Module]) -> None:
+    """Compile repeated layers on an accelerator: those of one class share the code, so it takes seconds."""
+    if not torch.cuda.is_available():
+        return
+    torch._dynamo.config.recompile_limit = 64  # noqa: SLF001 - there is no other way to set it
+    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - what cannot be compiled runs as it is
+    for block in blocks:
+        block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
 
 
 def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Length]:

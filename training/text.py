@@ -1,4 +1,4 @@
-"""Captions as tensors, and the two tokenizers that read them.
+"""Captions as tensors, and the tokenizers that read them.
 
 Captions are built from a closed list of words, each of which is exactly one token in every tokenizer here. So a
 caption's token ids can be looked up on the device that holds the codes, millions at a time, and still equal what
@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -90,17 +92,18 @@ class WordTable:
     def __init__(self, encode: Callable[[list[str]], Tensor], pad: int, length: int) -> None:
         empty = encode([""])[0]
         special = empty[empty != pad]
-        single = encode(list(WORDS[1:]))
-        if not bool(((single != pad).sum(dim=1) == special.numel() + 1).all()):
+        # Every caption begins with "a". A tokenizer may have one token for it there and another after a space.
+        pairs = encode([f"a {word}" for word in WORDS[1:]])
+        if not bool(((pairs != pad).sum(dim=1) == special.numel() + 2).all()):
             raise ValueError("every word of the grammar must be exactly one token")
-        # One special token stands at the end (T5); two stand around the caption (CLIP).
-        self.start = special[:-1]
-        self.end = int(special[-1])
+        begin = int((pairs != pairs[0]).any(dim=0).nonzero()[0]) - 1
+        # One special token stands at the end (T5) or at the start (Gemma); two stand around the caption (CLIP, BERT).
+        self.start, self.end = special[:begin], special[begin:]
         self.pad, self.length = pad, length
         if LONGEST + special.numel() > length:
             raise ValueError(f"{length} tokens are too few for a caption of {LONGEST} words")
-        ids = single[:, self.start.numel()]
-        self.ids = torch.cat((torch.tensor([pad]), ids))
+        self.first = int(pairs[0, begin])
+        self.ids = torch.cat((torch.tensor([pad]), pairs[:, begin + 1]))
         codes = scenes.sample(64, torch.Generator().manual_seed(0), held=None)
         lines = words(codes, torch.arange(64) % 2)
         if not torch.equal(encode(strings(lines)), self(lines)):
@@ -115,8 +118,10 @@ class WordTable:
         begin = self.start.numel()
         ids[:, :begin] = self.start.to(device)
         ids[:, begin : begin + LONGEST] = self.ids.to(device)[lines]
+        ids[:, begin] = torch.where(lines[:, 0] != 0, self.first, self.pad)
         end = begin + (lines != 0).sum(dim=1)
-        ids.scatter_(1, end[:, None], self.end)
+        for offset, token in enumerate(self.end.tolist()):
+            ids.scatter_(1, end[:, None] + offset, token)
         return ids
 
 
@@ -194,3 +199,59 @@ def save_clip_tokenizer(folder: Path, length: int) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789,.-'"
+
+
+def merges(units: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Byte-pair merges, the most frequent pair first, until each unit is one symbol; ties go by the alphabet.
+
+    The libraries' own trainers break ties by their hash tables, so no two runs of theirs agree.
+    """
+    spelled = [list(unit) for unit in units]
+    found = []
+    while pairs := Counter(pair for unit in spelled for pair in pairwise(unit)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found.append(best)
+        for unit in spelled:
+            place = 0
+            while place < len(unit) - 1:
+                if (unit[place], unit[place + 1]) == best:
+                    unit[place : place + 2] = ["".join(best)]
+                place += 1
+    return found
+
+
+def save_bpe_tokenizer(folder: Path, length: int, *, gemma: bool) -> None:
+    """Save a byte-pair tokenizer as a Diffusers tokenizer folder: CLIP's kind, or Gemma's."""
+    from transformers import CLIPTokenizer, GemmaTokenizer
+
+    if gemma:
+        pairs = merges([["\u2581", *word] for word in WORDS[1:]])
+        special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+        symbols = ["\u2581", *LETTERS]
+    else:
+        pairs = merges([[*word[:-1], f"{word[-1]}</w>"] for word in WORDS[1:]])
+        special = ["!", "<|startoftext|>", "<|endoftext|>"]
+        symbols = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    order = list(dict.fromkeys([*special, *symbols, *("".join(pair) for pair in pairs)]))
+    vocabulary = {symbol: index for index, symbol in enumerate(order)}
+    if gemma:
+        # Causal: with padding on the left, a prompt's states would depend on its neighbours' lengths.
+        tokenizer = GemmaTokenizer(
+            vocab=vocabulary, merges=pairs, add_bos_token=True, padding_side="right", model_max_length=length
+        )
+    else:
+        # "!" is the padding of the second CLIP of the full-size model.
+        tokenizer = CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token="!", model_max_length=length)
+    tokenizer.save_pretrained(str(folder))
+
+
+def save_bert_tokenizer(folder: Path, length: int) -> None:
+    """Save a WordPiece tokenizer of the grammar's words and single letters as a Diffusers tokenizer folder."""
+    from transformers import BertTokenizer
+
+    order = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS[1:]]
+    vocabulary = {symbol: index for index, symbol in enumerate(dict.fromkeys(order))}
+    BertTokenizer(vocab=vocabulary, model_max_length=length).save_pretrained(str(folder))

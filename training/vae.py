@@ -7,6 +7,7 @@ The decoder sees latents with noise added, because a denoiser's are never exact 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from training import data, runtime, vae_model
-from training.runtime import Length, Optimizer, Trainer
+from training.runtime import Graph, Length, Optimizer, Trainer
 
 SETTINGS = Optimizer(rate=1e-3, batch=64, warmup=500, decay=0.5, ema=0.998, weight_decay=1e-3)
 KL = 1e-5
@@ -90,10 +91,11 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     if arguments.decoder:
         model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
+        if model.quant_conv is not None:
+            model.quant_conv.requires_grad_(False)
     trainer = Trainer({"vae": model}, settings, length, folder)
     pictures = data.images(pool, 1, device)[1]
-    compiled = runtime.compiled(loss)
+    compiled = Graph(functools.partial(runtime.compiled(loss), model), trainer.parameters)
     generator = trainer.generator
     saved = time.monotonic()
     while not trainer.done():
@@ -101,7 +103,7 @@ def train(
         image = data.signed(pictures[rows]).to(memory_format=torch.channels_last)
         noise = torch.randn(2, settings.batch, channels, 16, 16, generator=generator, device=device)
         strength = torch.rand(settings.batch, generator=generator, device=device) * LATENT_NOISE
-        trainer.update(compiled(model, image, noise, strength))
+        trainer.update(compiled(image, noise, strength))
         if trainer.step % every == 0 or trainer.step == 50:
             trainer.report("vae")
         if time.monotonic() - saved > 120:
@@ -121,6 +123,8 @@ def load(folder: Path, channels: int = 4) -> AutoencoderKL:
     model.to(device).eval().requires_grad_(False)
     figures, _ = evaluate(model, device, 256)
     model.register_to_config(scaling_factor=round(1 / figures["latent_std"], 5))
+    if model.config.shift_factor is not None:
+        model.register_to_config(shift_factor=round(figures["latent_mean"], 5))
     return model
 
 

@@ -1,14 +1,19 @@
-"""The shared autoencoder: 4 latent channels, factor 8, made for the pocket scenes."""
+"""The shared autoencoders: 4 or 16 latent channels, factor 8, made for the pocket scenes."""
 
 from __future__ import annotations
 
 from diffusers import AutoencoderKL
 
-CHANNELS = (32, 64, 96, 96)
+CHANNELS = {4: (32, 64, 96, 96), 16: (32, 64, 64, 64)}
 
 
-def build(latent_channels: int = 4, channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
-    """A fresh `AutoencoderKL`; its latents are (N, latent_channels, H / 8, W / 8) for four levels of channels."""
+def build(latent_channels: int = 4) -> AutoencoderKL:
+    """A fresh `AutoencoderKL`; its latents are (N, latent_channels, H / 8, W / 8).
+
+    That of 16 channels has no quantization convolutions and shifts its latents, as Stable Diffusion 3's.
+    """
+    channels = CHANNELS[latent_channels]
+    modern = latent_channels == 16
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -20,5 +25,8 @@ def build(latent_channels: int = 4, channels: tuple[int, ...] = CHANNELS) -> Aut
         norm_num_groups=8,
         sample_size=128,
         scaling_factor=1.0,
+        shift_factor=0.0 if modern else None,
+        use_quant_conv=not modern,
+        use_post_quant_conv=not modern,
         force_upcast=False,
     )

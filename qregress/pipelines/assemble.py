@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
+import transformers
 from diffusers.utils import deprecation_utils
 
 from qregress.errors import ConfigError, FactoryError, SourceError, nearest
 from qregress.pipelines.factories import Made
 from qregress.pipelines.families import family, known_class
-from qregress.pipelines.folder import Folder
+from qregress.pipelines.folder import Folder, read_json
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -24,6 +26,19 @@ _DTYPE = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dty
 def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
     """float32 on a CPU: half-precision convolutions are unusably slow there (12.7 s against 0.06 s for one decode)."""
     return torch.float32 if device == "cpu" else dtype
+
+
+def _to_own_dtype(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A forward hook: the input in the dtype of the module's weights."""
+    return (args[0].to(next(module.parameters()).dtype), *args[1:])
+
+
+def accept_latents(vae: torch.nn.Module) -> None:
+    """Let a VAE decode latents of another dtype than its own: only some pipelines convert them."""
+    for name in ("post_quant_conv", "decoder"):
+        part = getattr(vae, name, None)
+        if part is not None:
+            part.register_forward_pre_hook(_to_own_dtype)
 
 
 def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
@@ -38,7 +53,8 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     try:
         for name, path in folder.shared.items():
             kind = vae_dtype(compute, device) if name == vae else compute
-            components[name] = diffusers.AutoModel.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
+            model = shared_class(folder.path, name)
+            components[name] = model.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
@@ -49,10 +65,18 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         text = " ".join(str(error).split())
         raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
     pipeline.set_progress_bar_config(disable=True)
+    if vae_dtype(compute, device) != compute:
+        accept_latents(getattr(pipeline, vae))
     roles = family(folder.class_name)
     for name in (roles.denoiser, *roles.text_encoders):
         check_plain(str(folder.path), name, getattr(pipeline, name), compute)
     return pipeline.to(device)
+
+
+def shared_class(path: Path, name: str) -> Any:
+    """The class that ``model_index.json`` names for a component: transformers' own choice may be a larger model."""
+    library, kind = read_json(path / "model_index.json")[name]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
 
 
 def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:

@@ -8,15 +8,30 @@ from qregress.errors import ConfigError, nearest
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """Roles of a pipeline's components, by attribute name; the VAE is never quantized unless a setting names it."""
+    """Roles of a pipeline's components, by attribute name; the VAE is never quantized unless a setting names it.
+
+    ``final``: the denoiser's last projection, which is left out by convention where weights have few bits.
+    ``fuses_qkv``: whether the denoiser can join its query, key and value projections.
+    """
 
     denoiser: str
     text_encoders: tuple[str, ...]
     vae: str = "vae"
+    final: str = "proj_out"
+    fuses_qkv: bool = True
 
 
 FAMILIES = {
+    "AuraFlowPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
+    "HunyuanDiTPipeline": Family(denoiser="transformer", text_encoders=("text_encoder", "text_encoder_2")),
+    "LuminaPipeline": Family(
+        denoiser="transformer", text_encoders=("text_encoder",), final="norm_out.linear_2", fuses_qkv=False
+    ),
+    "PixArtAlphaPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
     "PixArtSigmaPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
+    "StableDiffusion3Pipeline": Family(
+        denoiser="transformer", text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3")
+    ),
 }
 
 

@@ -80,3 +80,16 @@ def test_unknown_objective_is_refused() -> None:
     """By name."""
     with pytest.raises(ValueError, match="unknown objective 'score'"):
         objectives.build({"kind": "score"}, torch.device("cpu"))
+
+
+def test_velocity_is_the_noise_turned_by_a_quarter() -> None:
+    """Signal and noise can be read back from a noisy sample and its velocity."""
+    table = {"kind": "velocity", "snr_gamma": 5.0, "beta_schedule": "scaled_linear", "beta_end": 0.03}
+    objective = objectives.build(table, torch.device("cpu"))
+    clean, noise = torch.full((1, 1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1, 1), 6.0)
+    level = torch.tensor([0.3])
+    sample = objective.sample(clean, noise, level)
+    signal = objective.sample(torch.ones(1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1), level).noisy
+    spread = (1 - signal**2).sqrt()
+    torch.testing.assert_close(signal * sample.noisy - spread * sample.target, clean)
+    torch.testing.assert_close(spread * sample.noisy + signal * sample.target, noise)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoTokenizer, T5Tokenizer
 
 from training import clip, runtime, scenes, text
+from training.families import encoders
 
 
 def test_words_are_the_captions() -> None:
@@ -35,3 +37,20 @@ def test_word_table_equals_the_tokenizer() -> None:
     prompts = ["", *text.strings(text.words(codes))[1:]]
     expected = tokenizer(prompts, padding="max_length", max_length=32, return_tensors="pt").input_ids
     assert torch.equal(expected, ids)
+
+
+@pytest.mark.parametrize("kind", ["clip", "gemma", "bert"])
+def test_other_tokenizers_reload_equal(tmp_path: Path, kind: str) -> None:
+    """Made twice they are the same files, and every word of a caption is one token."""
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        if kind == "bert":
+            text.save_bert_tokenizer(folder, 24)
+        else:
+            text.save_bpe_tokenizer(folder, 24, gemma=kind == "gemma")
+    files = ("tokenizer.json", "tokenizer_config.json")
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
+    caption = "a large red circle at the top left on a plain grey background"
+    special = len(tokenizer("").input_ids)
+    assert len(tokenizer(caption).input_ids) == len(caption.split()) + special
+    encoders.table(tokenizer, 24)
