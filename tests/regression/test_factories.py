@@ -21,6 +21,8 @@ weights = { transformer = "int8" }
 prompts = "builtin"
 count = 2
 steps = 4
+[baselines]
+store = "none"
 [run]
 latency_pairs = 1
 latency_time = "1 ms"
