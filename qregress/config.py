@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
@@ -17,11 +18,13 @@ from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
 from qregress.judge.waivers import Waiver
-from qregress.matrix import DEVICES, NAME, REFERENCE, Cell, DType, Pipeline, Setting, Workload, product
+from qregress.matrix import DEVICES, NAME, REFERENCE, ROLES, Cell, DType, Pipeline, Roles, Setting, Workload, product
 from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
 from qregress.quantize import BACKENDS, weight_types
 
 DTYPES: tuple[str, ...] = get_args(DType)
+#: The selection of all cells, which every configuration has.
+EVERYTHING = "all"
 
 
 class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,6 +38,7 @@ class _Setting(msgspec.Struct, forbid_unknown_fields=True):
     exclude: list[str] = []
     dtype: str = "float16"
     backend: str = "quanto"
+    pipelines: list[str] = []
 
 
 class _Workload(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,18 +99,21 @@ class _Run(msgspec.Struct, forbid_unknown_fields=True):
     deadline: str = "15 min"
     latency_pairs: int = 6
     latency_time: str = "20 s"
+    select: str | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
     """How cells are run.
 
     ``deadline_s``: after that long without an end a cell is killed. ``latency_pairs``: at least as many interleaved
-    pairs are timed. ``latency_time_s``: after that long no further pair is added to make a decision clear.
+    pairs are timed. ``latency_time_s``: after that long no further pair is added to make a decision clear. ``select``:
+    the selection that is run where none is named; ``None``: all cells.
     """
 
     deadline_s: float
     latency_pairs: int
     latency_time_s: float
+    select: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -121,6 +128,22 @@ class Config(msgspec.Struct, frozen=True):
     run: Run
     waivers: tuple[Waiver, ...] = ()
     baselines: Baselines = Baselines()
+    selections: dict[str, tuple[str, ...]] = {}
+
+    def selection(self, name: str | None) -> tuple[str, Collection[str]]:
+        """The name of a selection and the ids of its cells; the configuration's own choice where none is named.
+
+        Raises ``ConfigError`` for a name that it does not have.
+        """
+        chosen = name if name is not None else self.run.select or EVERYTHING
+        ids = [cell.id for cell in self.cells()]
+        if chosen == EVERYTHING:
+            return chosen, ids
+        if chosen not in self.selections:
+            known = nearest(chosen, [*self.selections, EVERYTHING])
+            raise ConfigError(f"{self.path}: no selection '{chosen}'; {known}")
+        patterns = self.selections[chosen]
+        return chosen, [cell for cell in ids if any(Budgets.matches(pattern, cell) for pattern in patterns)]
 
     def cells(self) -> list[Cell]:
         """The matrix, references included, in its stable order."""
@@ -154,6 +177,17 @@ def load(path: Path, factories: Sequence[Pipeline] = ()) -> Config:
     return _Loader(path, factories).load()
 
 
+def _without_pipelines(raw: dict[str, Any]) -> dict[str, Any]:
+    """Tables without a word of the pipelines that they name, for others to take their place."""
+    kept = {key: table for key, table in raw.items() if key not in ("pipelines", "budgets", "selections")}
+    settings = {
+        name: {key: value for key, value in table.items() if key != "pipelines"}
+        for name, table in raw["settings"].items()
+    }
+    run = {key: value for key, value in raw.get("run", {}).items() if key != "select"}
+    return kept | {"settings": settings, "run": run}
+
+
 class _Loader:
     """One reading of one file, so that every error can name it."""
 
@@ -166,12 +200,12 @@ class _Loader:
 
     def load(self) -> Config:
         raw = self.read()
-        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run", "waivers", "baselines")
+        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run", "waivers", "baselines", "selections")
         for key in raw:
             if key not in known:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
         if self.factories and self.path == embedded_path():
-            raw = {key: table for key, table in raw.items() if key not in ("pipelines", "budgets")}
+            raw = _without_pipelines(raw)
         chosen = self.tables(raw, "pipelines", _Pipeline)
         for factory in self.factories:
             if factory.name in chosen:
@@ -187,9 +221,11 @@ class _Loader:
         tables = self.tables(raw, "workloads", _Workload) or {"bs1": _Workload()}
         workloads = tuple(self.workload(name, table) for name, table in tables.items())
         loaded = (*(self.pipeline(name, table) for name, table in chosen.items()), *self.factories)
+        self.are_for_somebody(settings, [pipeline.name for pipeline in loaded])
         for pipeline in loaded:
             self.components(pipeline, settings)
         cells = product(loaded, settings, workloads)
+        selections = self.selections(raw.get("selections", {}), cells)
         return Config(
             path=self.path,
             pipelines=loaded,
@@ -197,7 +233,8 @@ class _Loader:
             workloads=workloads,
             metrics=self.metrics(raw),
             budgets=self.budgets(raw.get("budgets", {}), cells),
-            run=self.run(raw),
+            run=self.run(raw, selections),
+            selections=selections,
             waivers=self.waivers(raw.get("waivers", []), cells),
             baselines=self.baselines(raw),
         )
@@ -249,7 +286,9 @@ class _Loader:
                 self.fail(f"{key}.devices", f"unknown device '{device}'; {nearest(device, DEVICES)}")
         if not devices:
             self.fail(f"{key}.devices", f"empty; allowed: {', '.join(DEVICES)}")
-        return Pipeline(name=name, source=source, devices=devices, call=table.call)
+        # As plain roles: what else is known of a family is no worker's business.
+        roles = Roles(**{field: getattr(kind.family, field) for field in Roles.__struct_fields__})
+        return Pipeline(name=name, source=source, devices=devices, call=table.call, roles=roles)
 
     def relative_source(self, source: str) -> str:
         """A path in a configuration is relative to the file that holds it."""
@@ -281,7 +320,16 @@ class _Loader:
             exclude=tuple(table.exclude),
             dtype=cast("DType", table.dtype),
             backend=table.backend,
+            pipelines=tuple(table.pipelines),
         )
+
+    def are_for_somebody(self, settings: tuple[Setting, ...], names: list[str]) -> None:
+        """Every pattern of a setting's ``pipelines`` means one."""
+        for setting in settings:
+            for pattern in setting.pipelines:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    key = f"settings.{setting.name}.pipelines"
+                    self.fail(key, f"'{pattern}' matches no pipeline; {nearest(pattern, names)}")
 
     def components(self, pipeline: Pipeline, settings: tuple[Setting, ...]) -> None:
         """Every component that a setting quantizes exists in the pipeline.
@@ -292,12 +340,16 @@ class _Loader:
         if names is None or (pipeline.factory is not None and self.path == embedded_path()):
             return
         for setting in settings:
-            for component in setting.weights:
-                if component not in names:
-                    self.fail(
-                        f"settings.{setting.name}.weights.{component}",
-                        f"pipeline '{pipeline.name}' has no component '{component}'; {nearest(component, names)}",
-                    )
+            if not setting.is_for(pipeline.name):
+                continue
+            key = f"settings.{setting.name}.weights"
+            weights = setting.of(pipeline.roles).weights if pipeline.roles is not None else setting.weights
+            for component in weights:
+                if component not in names and (pipeline.roles is not None or component not in ROLES):
+                    near = nearest(component, {*names, *ROLES})
+                    self.fail(f"{key}.{component}", f"pipeline '{pipeline.name}' has no component '{component}'; {near}")
+            if not weights:
+                self.fail(key, f"pipeline '{pipeline.name}' has none of: {', '.join(setting.weights)}")
 
     def workload(self, name: str, table: _Workload) -> Workload:
         key = f"workloads.{name}"
@@ -411,7 +463,23 @@ class _Loader:
         path = (self.path.parent / table.path).resolve() if table.path is not None else None
         return Baselines(path=path, store=cast("Kept", table.store))
 
-    def run(self, raw: dict[str, Any]) -> Run:
+    def selections(self, table: Any, cells: list[Cell]) -> dict[str, tuple[str, ...]]:
+        """Name -> patterns of cells, each of which means some."""
+        if not isinstance(table, dict):
+            self.fail("selections", f'expected lists of cells, as in quick = ["sd3/int8"], found {type(table).__name__}')
+        ids = [cell.id for cell in cells]
+        for name, patterns in table.items():
+            key = f"selections.{name}"
+            if name == EVERYTHING:
+                self.fail(key, f"'{EVERYTHING}' is every cell, which needs no table; choose another name")
+            if not isinstance(patterns, list) or not patterns or not all(isinstance(text, str) for text in patterns):
+                self.fail(key, f'expected a list of cells, as in ["sd3/int8", "*/reference"], found {patterns!r}')
+            for pattern in patterns:
+                if not any(Budgets.matches(pattern, cell_id) for cell_id in ids):
+                    self.fail(key, f"'{pattern}' matches no cell; {nearest(pattern, ids)}")
+        return {name: tuple(patterns) for name, patterns in table.items()}
+
+    def run(self, raw: dict[str, Any], selections: dict[str, tuple[str, ...]]) -> Run:
         table: _Run = self.convert("run", raw.get("run", {}), _Run)
         if table.latency_pairs < 1:
             self.fail("run.latency_pairs", f"expected one or more, found {table.latency_pairs}")
@@ -421,4 +489,7 @@ class _Loader:
                 seconds[field] = units.parse_seconds(getattr(table, field))
             except ValueError as error:
                 self.fail(f"run.{field}", str(error))
-        return Run(seconds["deadline"], table.latency_pairs, seconds["latency_time"])
+        if table.select is not None and table.select not in {*selections, EVERYTHING}:
+            known = nearest(table.select, [*selections, EVERYTHING])
+            self.fail("run.select", f"no selection '{table.select}'; {known}")
+        return Run(seconds["deadline"], table.latency_pairs, seconds["latency_time"], table.select)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
@@ -17,10 +18,16 @@ DType = Literal["float16", "bfloat16", "float32"]
 #: The unquantized setting that every pipeline and workload gets.
 REFERENCE = "reference"
 
+#: What a setting may name in place of components, and in place of a pattern, so that it means several pipelines.
+DENOISER, TEXT_ENCODERS, FINAL = "denoiser", "text_encoders", "final_projection"
+ROLES = (DENOISER, TEXT_ENCODERS)
+#: Of a setting or workload: what it is called and whom it is for is no part of what it asks for.
+_BESIDE = ("name", "pipelines")
+
 
 def canonical(value: msgspec.Struct) -> dict[str, Any]:
     """What a setting or workload asks for, as plain data: without its name and without what is the default."""
-    fields = {field.name: field for field in msgspec.structs.fields(value) if field.name != "name"}
+    fields = {field.name: field for field in msgspec.structs.fields(value) if field.name not in _BESIDE}
     given = {name: getattr(value, name) for name in fields}
     asked = {name: v for name, v in given.items() if fields[name].required or v != _default(fields[name])}
     plain: dict[str, Any] = msgspec.to_builtins(asked)
@@ -29,6 +36,30 @@ def canonical(value: msgspec.Struct) -> dict[str, Any]:
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+class Roles(msgspec.Struct, frozen=True, kw_only=True):
+    """Which components of a pipeline do what.
+
+    ``text_encoders``: in their order. ``final``: the denoiser's last projection, which is left out by convention where
+    weights have few bits; ``None`` where that is not known.
+    """
+
+    denoiser: str
+    text_encoders: tuple[str, ...] = ()
+    final: str | None = None
+
+    def weights(self, asked: dict[str, str]) -> dict[str, str]:
+        """Component -> weight type, with components in place of roles; one that is named itself keeps its own type."""
+        members = {DENOISER: (self.denoiser,), TEXT_ENCODERS: self.text_encoders}
+        found: dict[str, str] = {}
+        for name in sorted(asked, key=lambda name: name not in members):
+            found |= dict.fromkeys(members.get(name, (name,)), asked[name])
+        return found
+
+    def patterns(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Patterns, with the final projection's name in place of the word for it, where it is known."""
+        return tuple(self.final if pattern == FINAL and self.final is not None else pattern for pattern in asked)
 
 
 class Factory(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +80,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
 
     ``source`` is ``pocket:NAME`` (trained, inside the package), ``path:FOLDER`` (a local Diffusers folder) or
     ``factory:NAME`` (a registered function, with ``factory``). ``call`` holds arguments of every pipeline call; those
-    of a factory may be of any type and stay with it.
+    of a factory may be of any type and stay with it. ``roles``: ``None`` where they are known only once it is loaded.
     """
 
     name: str
@@ -57,13 +88,15 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...]
     call: dict[str, Any] = msgspec.field(default_factory=dict)
     factory: Factory | None = None
+    roles: Roles | None = None
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One way to quantize a pipeline.
 
-    ``weights`` maps a component to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns over module
-    names inside those components; ``dtype`` is the compute dtype of all but the VAE.
+    ``weights`` maps a component, or a role, to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns over
+    module names inside those components; ``dtype`` is the compute dtype of all but the VAE. ``pipelines``: shell-style
+    patterns of names, of those that it is for; empty: of all.
     """
 
     name: str
@@ -71,11 +104,25 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     dtype: DType = "float16"
     backend: str = "quanto"
+    pipelines: tuple[str, ...] = ()
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the unquantized setting that the others are compared with."""
         return self.name == REFERENCE
+
+    @property
+    def speaks_of_roles(self) -> bool:
+        """Whether what it means depends on the pipeline."""
+        return not self.weights.keys().isdisjoint(ROLES) or FINAL in self.exclude
+
+    def of(self, roles: Roles) -> Setting:
+        """The same with the components of one pipeline."""
+        return msgspec.structs.replace(self, weights=roles.weights(self.weights), exclude=roles.patterns(self.exclude))
+
+    def is_for(self, pipeline: str) -> bool:
+        """Whether a pipeline of that name gets it."""
+        return not self.pipelines or any(fnmatchcase(pipeline, pattern) for pattern in self.pipelines)
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,18 +175,23 @@ def reference_of(cell_id: str) -> str:
 def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workloads: Iterable[Workload]) -> list[Cell]:
     """All cells in a stable order: by pipeline and workload, the reference first, then settings as configured.
 
-    A factory that says which components it has gets the settings that need no other.
+    A pipeline gets the settings that are for it; a factory that says which components it has, those that need no other.
+    Where a pipeline's roles are known, its settings name components.
     """
     chosen = [Setting(name=REFERENCE), *settings]
     ordered = sorted(workloads, key=lambda workload: workload.name)
     return [
-        Cell(pipeline=pipeline, setting=setting, workload=workload)
+        Cell(
+            pipeline=pipeline,
+            setting=setting.of(pipeline.roles) if pipeline.roles is not None else setting,
+            workload=workload,
+        )
         for pipeline in sorted(pipelines, key=lambda pipeline: pipeline.name)
         for workload in ordered
         for setting in chosen
-        if _has(pipeline.factory, setting)
+        if setting.is_for(pipeline.name) and _has(pipeline.factory, setting)
     ]
 
 
 def _has(factory: Factory | None, setting: Setting) -> bool:
-    return factory is None or factory.components is None or set(setting.weights) <= set(factory.components)
+    return factory is None or factory.components is None or set(setting.weights) <= {*factory.components, *ROLES}

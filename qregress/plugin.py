@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add = group.addoption
     add("--qregress-config", metavar="PATH", help="the matrix (default: qregress.toml, else the embedded one)")
     add("--qregress-device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: cpu)")
+    add("--qregress-select", metavar="NAME", help="a selection of the configuration, or all")
     add("--qregress-out", metavar="DIR", help="where results go (default: .qregress/latest)")
     add("--qregress-baselines", metavar="DIR", help="accepted baselines (default: baselines)")
     add("--qregress-refresh", metavar="MODE", help="make cells of this run baselines: missing, failing or all")
@@ -67,7 +68,7 @@ def _session(config: pytest.Config) -> PytestSession:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """A configuration that is there, or a device that was asked for, is checked whatever the tests are."""
     config = session.config
-    names = ("config", "device", "out", "baselines", "refresh", "reason")
+    names = ("config", "device", "select", "out", "baselines", "refresh", "reason")
     given = any(config.getoption(f"qregress_{name}") is not None for name in names)
     if given or (config.rootpath / "qregress.toml").exists():
         _session(config).check()

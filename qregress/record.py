@@ -274,7 +274,7 @@ class CellResult(Data, frozen=True, kw_only=True):
 
 
 class Run(Data, frozen=True, kw_only=True):
-    """All judged cells of one run: ``run.json``."""
+    """All judged cells of one run: ``run.json``. ``selection``: the name of the cells that it was to run."""
 
     schema: int = SCHEMA
     fingerprint: Fingerprint | None = None
@@ -282,6 +282,7 @@ class Run(Data, frozen=True, kw_only=True):
     finished: str | None = None
     complete: bool = False
     commit: str | None = None
+    selection: str = "all"
     not_run: dict[str, str] = {}
     cells: tuple[CellResult, ...] = ()
 

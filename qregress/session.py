@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from qregress.config import Config
+from qregress.config import EVERYTHING, Config
 from qregress.device_lock import device_lock
 from qregress.errors import StoreError
 from qregress.judge.regression import History
@@ -251,9 +251,12 @@ class Session:
 class RunWriter:
     """Keeps ``run.json`` true after every cell, so that an interrupted run leaves a valid one, marked incomplete."""
 
-    def __init__(self, folder: RunFolder, order: list[str], commit: str | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, order: list[str], *, commit: str | None = None, selection: str = EVERYTHING
+    ) -> None:
         self._folder = folder
         self._commit = commit
+        self._selection = selection
         self._order = order
         self._started = now()
         self._results: dict[str, CellResult] = {}
@@ -296,6 +299,7 @@ class RunWriter:
                 finished=now() if complete else None,
                 complete=complete,
                 commit=self._commit,
+                selection=self._selection,
                 not_run=self.not_run,
                 cells=tuple(self.results),
             )

@@ -40,8 +40,9 @@ def write_safetensors(path: Path, size: int = 16) -> None:
 def write_folder(path: Path) -> Path:
     """A Diffusers folder whose files are whole as far as that can be seen without loading them."""
     entries: dict[str, Any] = {"_class_name": "PixArtSigmaPipeline", "_diffusers_version": "0.37.1"}
-    for name in ("transformer", "text_encoder", "vae"):
-        entries[name] = ["diffusers", "Model"]
+    models = {"transformer": "PixArtTransformer2DModel", "text_encoder": "T5EncoderModel", "vae": "AutoencoderKL"}
+    for name, kind in models.items():
+        entries[name] = ["transformers" if name == "text_encoder" else "diffusers", kind]
         (path / name).mkdir(parents=True)
         (path / name / "config.json").write_text("{}")
         write_safetensors(path / name / "model.safetensors")

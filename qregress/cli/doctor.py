@@ -17,6 +17,12 @@ def add(verbs: Any) -> None:
         "what is missing, what that costs and how to get it. Nothing is downloaded or compiled. Exit code 0: all that "
         "the configuration needs here is there; 1: something is missing; 4: the configuration cannot be read.",
     )
+    parser.add_argument(
+        "pipeline",
+        nargs="?",
+        metavar="PIPELINE",
+        help="only say which component of this pipeline does what: a name of the configuration, or a source",
+    )
     parser.add_argument("--config", metavar="PATH", help="another configuration")
     parser.add_argument("--json", action="store_true", help="the same as JSON, for bug reports")
     parser.set_defaults(act=act)
@@ -32,7 +38,7 @@ def act(options: argparse.Namespace) -> int:
 
     path = Path(options.config) if options.config else config.find(Path.cwd())
     with Console(stderr=True).status("looking at libraries, devices and caches"):
-        diagnosis = doctor.examine(path)
+        diagnosis = doctor.examine(path) if options.pipeline is None else doctor.describe(options.pipeline, path)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(diagnosis)).decode())
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qregress import registry
+from qregress.config import EVERYTHING
 from qregress.pipelines import factories
 from qregress.plugin import FIXTURE, KEY
 from qregress.report.progress import Display
@@ -28,6 +29,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("-k", metavar="EXPRESSION", help="only cells whose id matches, as in pytest")
     parser.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first failure")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--select", metavar="NAME", help="a selection of the configuration (default: its own choice)")
+    which.add_argument("--all", dest="select", action="store_const", const=EVERYTHING, help="all cells: --select all")
     parser.add_argument("--config", metavar="PATH", help="another configuration")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: .qregress/latest)")
@@ -62,7 +66,8 @@ def act(options: argparse.Namespace) -> int:
         f"--rootdir={Path.cwd()}",
         f"--confcutdir={_MATRIX.parent}",
     ]
-    given = {name: getattr(options, name) for name in ("config", "device", "out", "baselines", "refresh", "reason")}
+    names = ("config", "device", "select", "out", "baselines", "refresh", "reason")
+    given = {name: getattr(options, name) for name in names}
     arguments += [f"--qregress-{name}={value}" for name, value in given.items() if value is not None]
     arguments += ["--qregress-require"] if options.require else []
     arguments += ["--qregress-inprocess"] if options.inprocess else []

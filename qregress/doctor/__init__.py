@@ -5,5 +5,6 @@ Nothing is downloaded or compiled. Only names are imported here; torch is where 
 
 from qregress.doctor.examine import examine
 from qregress.doctor.facts import Diagnosis, Fact, Section
+from qregress.doctor.pipeline import describe
 
-__all__ = ["Diagnosis", "Fact", "Section", "examine"]
+__all__ = ["Diagnosis", "Fact", "Section", "describe", "examine"]

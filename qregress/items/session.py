@@ -42,6 +42,7 @@ class PytestSession:
             path = Path(given) if given else configuration.find(config.rootpath)
             self._registered = pipelines.registered()
             loaded = configuration.load(path, self._registered)
+            self._selection, selected = loaded.selection(self._option("qregress_select"))
             device = self._device()
             wanted = refresh.parse(self._option("qregress_refresh"), self._option("qregress_reason"))
         except QregressError as error:
@@ -61,8 +62,11 @@ class PytestSession:
             start=self._starter(),
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
+        self._selected = frozenset(selected)
         self._chosen: set[str] = set()
-        self._writer = RunWriter(self._session.folder, list(self._cells), commit(config.rootpath))
+        self._writer = RunWriter(
+            self._session.folder, list(self._cells), commit=commit(config.rootpath), selection=self._selection
+        )
 
     def check(self) -> None:
         """A folder and a CUDA device that were asked for can be used: ``UsageError``, exit code 4, if not.
@@ -114,15 +118,16 @@ class PytestSession:
         return CellHandle(self._cells[cell_id], self, node)
 
     def select(self, items: list[pytest.Item]) -> None:
-        """Deselect cells of other devices, and see whether results can be kept where cells will run."""
+        """Deselect cells of other devices and selections, and see whether results can be kept where cells will run."""
         self._check_registered()
         kept: list[pytest.Item] = []
         gone: list[pytest.Item] = []
         for item in items:
             cell_id = _cell_of(item)
+            selected = cell_id is None or cell_id in self._selected
             runs = cell_id is None or self._session.runs_here(self._cells[cell_id])
-            (kept if runs else gone).append(item)
-            if cell_id is not None and not runs:
+            (kept if runs and selected else gone).append(item)
+            if cell_id is not None and selected and not runs:
                 pipeline = self._cells[cell_id].pipeline
                 kind = self._session.device.partition(":")[0]
                 listed = " and ".join(pipeline.devices)
@@ -174,7 +179,8 @@ class PytestSession:
             what = f"the embedded {part}, as there is no qregress.toml in {self._config.rootpath}"
         else:
             what = str(path)
-        self._screen.announce(count, f"{what}: {count} cells on {self._session.device}")
+        which = "" if self._selection == configuration.EVERYTHING else f", selection '{self._selection}'"
+        self._screen.announce(count, f"{what}{which}: {count} cells on {self._session.device}")
 
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge."""
@@ -269,6 +275,10 @@ class PytestSession:
         """The table, the counts and the path of the results."""
         written = self._session.folder.run_json if self._session.opened else None
         text = terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
+        outside = len(self._cells.keys() - self._selected)
+        if outside:
+            runs = "qregress run --all, or --qregress-select=all for pytest, runs them"
+            text += f"{outside} more cells are not in the selection '{self._selection}': {runs}\n"
         return text + self._keeping.report(width, color=color)
 
     def failures(self) -> list[str]:

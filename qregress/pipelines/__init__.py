@@ -9,7 +9,6 @@ from qregress.errors import ConfigError, nearest
 from qregress.matrix import Pipeline
 from qregress.pipelines import factories, path, pocket
 from qregress.pipelines.factories import registered
-from qregress.pipelines.families import family
 from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ SOURCES = {"pocket": pocket.find, "path": path.find}
 def check(source: str) -> Folder:
     """Find a pipeline's files and check that they are whole, without loading a model.
 
-    Raises ``ConfigError`` for a source that does not exist or a pipeline class that is not known, ``SourceError`` for
-    files that are missing or truncated.
+    Raises ``ConfigError`` for a source that does not exist or a pipeline without a denoiser, ``SourceError`` for files
+    that are missing or truncated.
     """
     scheme, separator, rest = source.partition(":")
     if not separator or scheme not in SOURCES:
@@ -34,7 +33,7 @@ def check(source: str) -> Folder:
             found += " (nothing is downloaded from a hub: fetch the repository and write path:FOLDER)"
         raise ConfigError(f"unknown source {found}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
     folder = SOURCES[scheme](rest)
-    family(folder.class_name)
+    _ = folder.family  # raises where it has none
     return folder
 
 

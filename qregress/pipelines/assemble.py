@@ -13,7 +13,7 @@ from diffusers.utils import deprecation_utils
 
 from qregress.errors import ConfigError, FactoryError, SourceError, nearest
 from qregress.pipelines.factories import Made
-from qregress.pipelines.families import family, known_class
+from qregress.pipelines.families import Family, family, kind_of, known_base
 from qregress.pipelines.folder import Folder, read_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     they do for users of ``from_pretrained``. Raises ``SourceError`` with one line where a library cannot load it.
     """
     compute = getattr(torch, dtype)
-    vae = family(folder.class_name).vae
+    roles = folder.family
+    vae = roles.vae
     components: dict[str, Any] = {}
     try:
         for name, path in folder.shared.items():
@@ -58,19 +59,28 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
-            **{_DTYPE: {vae: vae_dtype(compute, device), "default": compute}},
+            **{_DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
             **components,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
     pipeline.set_progress_bar_config(disable=True)
-    if vae_dtype(compute, device) != compute:
+    if vae is not None and vae_dtype(compute, device) != compute:
         accept_latents(getattr(pipeline, vae))
-    roles = family(folder.class_name)
     for name in (roles.denoiser, *roles.text_encoders):
         check_plain(str(folder.path), name, getattr(pipeline, name), compute)
     return pipeline.to(device)
+
+
+def family_of(pipeline: DiffusionPipeline) -> Family:
+    """Roles of a loaded pipeline's components; a class of one's own has those of what it extends.
+
+    Raises ``ConfigError`` where it has no denoiser.
+    """
+    parts = pipeline.components.items()
+    kinds = {name: kind_of(type(part)) for name, part in parts if isinstance(part, torch.nn.Module)}
+    return family(known_base(type(pipeline)), kinds)
 
 
 def shared_class(path: Path, name: str) -> Any:
@@ -95,7 +105,7 @@ def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
     if not isinstance(pipeline, diffusers.DiffusionPipeline):
         raise FactoryError(f"{made.origin}: returned {kind}; expected an unquantized DiffusionPipeline")
     try:
-        roles, parts = family(known_class(type(pipeline))), pipeline.components
+        roles, parts = family_of(pipeline), pipeline.components
     except ConfigError as error:
         raise FactoryError(f"{made.origin}: {error}") from None
     except ValueError as error:
@@ -135,18 +145,18 @@ def check_plain(
         raise SourceError(f"{origin}: {name} was loaded as {found}, not as {compute}; {blame}")
 
 
-def sample_size(pipeline: DiffusionPipeline, class_name: str) -> int:
+def sample_size(pipeline: DiffusionPipeline, roles: Family) -> int:
     """Height and width, in pixels, that the denoiser was made for."""
-    size: int = getattr(pipeline, family(class_name).denoiser).config.sample_size
+    size: int = getattr(pipeline, roles.denoiser).config.sample_size
     return size * int(pipeline.vae_scale_factor)
 
 
-def initial_latents(pipeline: DiffusionPipeline, class_name: str, height: int, width: int, seed: int) -> torch.Tensor:
+def initial_latents(pipeline: DiffusionPipeline, roles: Family, height: int, width: int, seed: int) -> torch.Tensor:
     """Standard normal noise, float32 on the CPU, ``[1, channels, height / factor, width / factor]``.
 
     Drawn once for the reference and then read from disk: random streams have changed between torch releases.
     """
-    denoiser = getattr(pipeline, family(class_name).denoiser)
+    denoiser = getattr(pipeline, roles.denoiser)
     factor = pipeline.vae_scale_factor
     shape = (1, denoiser.config.in_channels, height // factor, width // factor)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

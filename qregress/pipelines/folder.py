@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from qregress.errors import SourceError
+from qregress.pipelines.families import Family, Kind, family
 
 _ENTRY = 2  # of model_index.json: library and class
 _PREFIX = 8  # bytes of the header's length, little-endian
@@ -30,15 +31,21 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Folder(Source, frozen=True, kw_only=True):
     """A pipeline's files.
 
-    ``components``: those with weights, so those that can be quantized. ``shared``: components whose files lie
-    elsewhere.
+    ``kinds``: library and class of each component. ``components``: those with weights, so those that can be quantized.
+    ``shared``: components whose files lie elsewhere.
     """
 
     path: Path
     class_name: str
+    kinds: dict[str, Kind]
     components: tuple[str, ...]
     shared: dict[str, Path] = {}
     default_devices: tuple[str, ...] = ("cuda",)
+
+    @property
+    def family(self) -> Family:
+        """Roles of its components. Raises ``ConfigError`` where it has no denoiser."""
+        return family(self.class_name, self.kinds)
 
 
 def read_json(path: Path) -> Any:
@@ -53,23 +60,32 @@ def read_json(path: Path) -> Any:
         raise SourceError(f"{path}: not valid JSON ({error}); copy the folder again") from None
 
 
-def inspect(path: Path, shared: dict[str, Path]) -> tuple[str, tuple[str, ...]]:
-    """Pipeline class and weight-carrying components of a folder, every file of them checked."""
+class Index(msgspec.Struct, frozen=True):
+    """What a model_index.json names: pipeline class, kinds of components, and which of them carry weights."""
+
+    class_name: str
+    kinds: dict[str, Kind]
+    components: tuple[str, ...]
+
+
+def inspect(path: Path, shared: dict[str, Path]) -> Index:
+    """What a folder holds, every file of its components checked."""
     if not path.is_dir():
         raise SourceError(f"{path}: no such folder; expected a Diffusers pipeline folder with a model_index.json")
     index = read_json(path / "model_index.json")
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise SourceError(f"{path / 'model_index.json'}: names no pipeline class (_class_name)")
-    components = []
+    components, kinds = [], {}
     for name, entry in index.items():
-        if not isinstance(entry, list) or len(entry) != _ENTRY or entry[1] is None:
+        if not isinstance(entry, list) or len(entry) != _ENTRY or not all(isinstance(part, str) for part in entry):
             continue
+        kinds[name] = entry[0], entry[1]
         folder = shared.get(name, path / name)
         if not folder.is_dir():
             raise SourceError(f"{folder}: missing; model_index.json names component '{name}'")
         if _check_component(folder):
             components.append(name)
-    return index["_class_name"], tuple(components)
+    return Index(index["_class_name"], kinds, tuple(components))
 
 
 def _check_component(folder: Path) -> bool:

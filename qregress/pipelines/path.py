@@ -13,5 +13,5 @@ def find(rest: str) -> Folder:
     if not rest:
         raise ConfigError("path: names no folder; write path:FOLDER")
     path = Path(rest)
-    class_name, components = inspect(path, {})
-    return Folder(path=path, class_name=class_name, components=components)
+    found = inspect(path, {})
+    return Folder(path=path, class_name=found.class_name, kinds=found.kinds, components=found.components)

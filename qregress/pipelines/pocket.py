@@ -30,11 +30,12 @@ def find(rest: str) -> Folder:
         call, trained = dict(sheet["call"]), bool(sheet["trained"])
     except (KeyError, TypeError, AttributeError):
         raise SourceError(f"{path / 'pocket.json'}: expected the keys shared, call and trained") from None
-    class_name, components = inspect(path, shared)
+    found = inspect(path, shared)
     return Folder(
         path=path,
-        class_name=class_name,
-        components=tuple(sorted({*components, *shared})),
+        class_name=found.class_name,
+        kinds=found.kinds,
+        components=tuple(sorted({*found.components, *shared})),
         shared=shared,
         call=call,
         trained=trained,

@@ -14,15 +14,15 @@ from diffusers import DiffusionPipeline
 
 from qregress import pipelines
 from qregress.errors import ProduceError
-from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload, canonical
-from qregress.pipelines.assemble import check_apart, initial_latents, sample_size
+from qregress.matrix import FINAL, REFERENCE, ROLES, TEXT_ENCODERS, Cell, Pipeline, Setting, Workload, canonical
+from qregress.pipelines.assemble import check_apart, family_of, initial_latents, sample_size
 from qregress.pipelines.digest import source_sha256
-from qregress.pipelines.families import known_class
+from qregress.pipelines.families import final_projection
 from qregress.pipelines.folder import Folder
 from qregress.produce import files, scoring
 from qregress.produce.determinism import settle
 from qregress.produce.fingerprint import fingerprint
-from qregress.produce.generate import Generated, call_arguments, generate, join
+from qregress.produce.generate import Generated, call_arguments, drawn_latents, generate, join
 from qregress.produce.latency import latency_pass
 from qregress.produce.memory import Window, account, watch
 from qregress.produce.noise import measure
@@ -56,6 +56,7 @@ class Bench:
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
+        cell = self._fitted(cell)
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         if self._out.record(reference.id) is None:
             self._out.write_record(self._run_reference(reference))
@@ -90,6 +91,27 @@ class Bench:
             on_variant=lambda done, total: self._emit(Progress(cell.id, "noise floor", done, total)),
         )
         self._out.write_record(msgspec.structs.replace(record, noise=noise))
+
+    def _fitted(self, cell: Cell) -> Cell:
+        """With components in place of roles, where those are known only now that the pipeline is loaded."""
+        setting = cell.setting
+        if not setting.speaks_of_roles:
+            return cell
+        pipeline = self._load("float16")
+        roles = family_of(pipeline)
+        if roles.final is None:
+            names = (name for name, _ in getattr(pipeline, roles.denoiser).named_modules())
+            roles = msgspec.structs.replace(roles, final=final_projection(names))
+        fitted = setting.of(roles)
+        lacks = next((word for word in (*ROLES, FINAL) if word in {*fitted.weights, *fitted.exclude}), None)
+        if lacks is None and not fitted.weights:
+            lacks = TEXT_ENCODERS
+        if lacks is not None:
+            raise ProduceError(
+                f"setting '{setting.name}' names '{lacks}', and {type(pipeline).__name__} is not known to have any: "
+                "name components and modules themselves"
+            )
+        return msgspec.structs.replace(cell, setting=fitted)
 
     def _load(self, dtype: str) -> DiffusionPipeline:
         """The unquantized pipeline in one compute dtype; never modified."""
@@ -209,11 +231,14 @@ class Bench:
         return self._references[workload.name]
 
     def _initial(self, pipeline: DiffusionPipeline, workload: Workload) -> torch.Tensor:
-        name = known_class(type(pipeline))
+        roles = family_of(pipeline)
+        if roles.inferred:
+            drawn = [drawn_latents(pipeline, self._source, workload, n) for n in range(len(workload.prompts))]
+            return torch.cat(drawn)
         given = call_arguments(self._source, workload)
-        height, width = (given.get(side) or sample_size(pipeline, name) for side in ("height", "width"))
+        height, width = (given.get(side) or sample_size(pipeline, roles) for side in ("height", "width"))
         seeds = range(workload.seed, workload.seed + len(workload.prompts))
-        return torch.cat([initial_latents(pipeline, name, height, width, seed) for seed in seeds])
+        return torch.cat([initial_latents(pipeline, roles, height, width, seed) for seed in seeds])
 
     def _asked(self, cell: Cell, initial: torch.Tensor) -> Asked:
         """The key of a baseline; a pipeline is digested once.

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from diffusers import DiffusionPipeline
 
+from qregress.errors import ProduceError
 from qregress.matrix import Workload
 from qregress.pipelines.folder import Source
 
@@ -76,6 +77,42 @@ def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Ten
         yield steps
     finally:
         del scheduler.step
+
+
+class _FirstStep(Exception):  # noqa: N818 - no error: the way out of a pipeline's loop
+    """Carries the latents of a pipeline's first step."""
+
+    def __init__(self, sample: torch.Tensor) -> None:
+        super().__init__()
+        self.sample = sample
+
+
+def drawn_latents(pipeline: DiffusionPipeline, source: Source, workload: Workload, index: int) -> torch.Tensor:
+    """The initial noise that a pipeline draws for one prompt, as its ``latents`` argument takes it, float32 on the CPU.
+
+    For pipeline classes whose latents have a shape of their own (packed, or with frames): the pipeline is called up to
+    its first step. Raises ``ProduceError`` for one that takes no step with its scheduler.
+    """
+    scheduler = pipeline.scheduler
+    original = scheduler.step
+
+    @functools.wraps(original)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        raise _FirstStep(kwargs["sample"] if "sample" in kwargs else args[2])
+
+    scheduler.step = step
+    try:
+        pipeline(
+            prompt=[workload.prompts[index]],
+            generator=[torch.Generator().manual_seed(workload.seed + index)],
+            **call_arguments(source, workload),
+        )
+    except _FirstStep as first:
+        # Pipelines multiply what they are given by this, too.
+        return (first.sample.float() / float(getattr(scheduler, "init_noise_sigma", 1.0))).cpu()
+    finally:
+        del scheduler.step
+    raise ProduceError(f"{type(pipeline).__name__} takes no step of its scheduler: its initial noise cannot be told")
 
 
 def call_arguments(source: Source, workload: Workload) -> dict[str, Any]:

@@ -77,6 +77,22 @@ MISTAKES = {
     "no-weights": Mistake(_INT8, "weights = {}", "settings.int8.weights", "empty; name a component"),
     "dtype": Mistake(_INT8, f'{_INT8}\ndtype = "floot16"', "settings.int8.dtype", "did you mean 'float16'?"),
     "backend": Mistake(_INT8, f'{_INT8}\nbackend = "quonto"', "settings.int8.backend", "did you mean 'quanto'?"),
+    "pipelines": Mistake(
+        _INT8, f'{_INT8}\npipelines = ["pixert"]', "settings.int8.pipelines", "'pixert' matches no pipeline; did you"
+    ),
+    "role": Mistake("transformer =", "denoisers =", "settings.int8.weights.denoisers", "did you mean 'denoiser'?"),
+    "selection": Mistake(
+        "[baselines]", '[selections]\nfast = ["pixart/in8"]\n[baselines]', "selections.fast", "'pixart/in8' matches no cell"
+    ),
+    "selection-all": Mistake(
+        "[baselines]", '[selections]\nall = ["pixart"]\n[baselines]', "selections.all", "choose another name"
+    ),
+    "selection-kind": Mistake(
+        "[baselines]", '[selections]\nfast = "pixart"\n[baselines]', "selections.fast", "expected a list of cells"
+    ),
+    "select": Mistake(
+        "[baselines]", '[run]\nselect = "fast"\n[baselines]', "run.select", "no selection 'fast'; allowed: all"
+    ),
     "exclude": Mistake(_INT8, f'{_INT8}\nexclude = "proj_out"', "settings.int8.exclude", "expected `array`, got `str`"),
     "workload-key": Mistake(_PROMPTS, "promts = []", "workloads.bs1.promts", "did you mean 'prompts'?"),
     "seed": Mistake(_PROMPTS, "seed = -1", "workloads.bs1.seed", "expected zero or more, found -1"),

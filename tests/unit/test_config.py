@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from qregress import config, pipelines
+from qregress.errors import ConfigError
+from qregress.pipelines import pocket
 from qregress.matrix import Setting
 from tests.making import CONFIG, INT8, INT8_TE, REFERENCE, write_folder, write_project
 
@@ -100,3 +103,46 @@ def test_call_arguments_of_a_pipeline(tmp_path: Path) -> None:
     text = '[pipelines.a]\nsource = "pocket:pixart-sigma"\ncall = { use_resolution_binning = false }\n'
     (tmp_path / "qregress.toml").write_text(text, encoding="utf-8")
     assert config.load(tmp_path / "qregress.toml").pipelines[0].call == {"use_resolution_binning": False}
+
+
+SELECTIONS = CONFIG + '[selections]\nfast = ["pixart/int8"]\n[run]\nselect = "fast"\n'
+
+
+def test_selections(tmp_path: Path) -> None:
+    """Given selections, then the configuration's own choice holds where none is named, and all is everything."""
+    loaded = load(tmp_path, SELECTIONS)
+    assert loaded.selection(None) == ("fast", [INT8])
+    assert loaded.selection("all") == ("all", [REFERENCE, INT8, INT8_TE])
+    assert load(tmp_path / "other").selection(None)[0] == "all"
+    with pytest.raises(ConfigError, match="no selection 'fest'; did you mean 'fast'"):
+        loaded.selection("fest")
+
+
+def test_roles_in_a_configuration(tmp_path: Path) -> None:
+    """Given roles in place of components, then cells name the components of their own pipeline."""
+    text = CONFIG.replace("transformer =", "denoiser =").replace("text_encoder =", "text_encoders =")
+    cells = {cell.id: cell.setting.weights for cell in load(tmp_path, text).cells()}
+    assert cells[INT8] == {"transformer": "int8"}
+    assert cells[INT8_TE] == {"transformer": "int8", "text_encoder": "int8"}
+
+
+def test_a_role_that_nobody_has(tmp_path: Path) -> None:
+    """Given a setting for text encoders alone and a pipeline without any, then one line says so."""
+    path = write_project(tmp_path, CONFIG.replace('transformer = "int8" }\n[', 'text_encoders = "int8" }\n['))
+    index = tmp_path / "pipeline" / "model_index.json"
+    entries = json.loads(index.read_text())
+    index.write_text(json.dumps(entries | {"text_encoder": [None, None]}))
+    with pytest.raises(ConfigError, match=r"settings\.int8\.weights: pipeline 'pixart' has none of: text_encoders"):
+        config.load(path)
+
+
+def test_the_embedded_selection_is_one_pipeline() -> None:
+    """Given the embedded configuration, then plain runs take a named part of it, and all families are in the whole."""
+    loaded = config.load(config.embedded_path())
+    name, quick = loaded.selection(None)
+    _, everything = loaded.selection("all")
+    assert name == "quick"
+    assert {cell.partition("/")[0] for cell in quick} == {"pixart-sigma"}
+    assert {cell.partition("/")[0] for cell in everything} == set(pocket.names())
+    for pipeline in pocket.names():
+        assert {f"{pipeline}/{setting}/bs1" for setting in ("reference", "int8", "float8+te")} <= set(everything)

@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qregress.matrix import Cell, Pipeline, Setting, Workload, product
+from qregress.matrix import Cell, Pipeline, Roles, Setting, Workload, canonical, product
 
 NAMES = st.lists(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,6}", fullmatch=True).filter(lambda name: name != "reference"),
@@ -82,3 +82,45 @@ def test_only_full_batches_are_timed() -> None:
     assert workload.batches() == [range(4), range(4, 8), range(8, 9)]
     assert workload.timed_batches() == [range(4), range(4, 8)]
     assert Workload(name="w", prompts=("a",), batch_size=4).timed_batches() == [range(1)]
+
+
+SD3 = Roles(denoiser="transformer", text_encoders=("text_encoder", "text_encoder_2"), final="proj_out")
+
+
+def test_roles_stand_for_components() -> None:
+    """Given roles, then a setting names the pipeline's own components, and asks for the same as if it had named them."""
+    asked = Setting(
+        name="a", weights={"text_encoders": "float8", "denoiser": "int8"}, exclude=("x", "final_projection")
+    )
+    plain = Setting(
+        name="b",
+        weights={"transformer": "int8", "text_encoder": "float8", "text_encoder_2": "float8"},
+        exclude=("x", "proj_out"),
+    )
+    assert asked.speaks_of_roles
+    assert not asked.of(SD3).speaks_of_roles
+    assert canonical(asked.of(SD3)) == canonical(plain)
+
+
+def test_a_component_that_is_named_keeps_its_own_type() -> None:
+    """Given a role and one of its components, in whichever order, then the component's own type holds."""
+    both = {"text_encoder_2": "int8", "text_encoders": "float8"}
+    for weights in (both, dict(reversed(both.items()))):
+        assert SD3.weights(weights) == {"text_encoder": "float8", "text_encoder_2": "int8"}
+
+
+def test_a_final_projection_that_is_not_known() -> None:
+    """Given roles without one, then the word stays, for whoever has the loaded model."""
+    assert Roles(denoiser="unet").patterns(("final_projection",)) == ("final_projection",)
+
+
+def test_settings_for_some_pipelines() -> None:
+    """Given a setting for some pipelines, then the others do not get it, and it asks for the same as one for all."""
+    some = Setting(name="some", weights={"transformer": "int8"}, pipelines=("sd*",))
+    cells = product(
+        [Pipeline(name=name, source="path:x", devices=("cpu",)) for name in ("sd3", "pixart")],
+        [some, Setting(name="all", weights={"transformer": "int8"})],
+        [Workload(name="w", prompts=("a",))],
+    )
+    assert [cell.id for cell in cells if not cell.setting.is_reference] == ["pixart/all/w", "sd3/some/w", "sd3/all/w"]
+    assert canonical(some) == {"weights": {"transformer": "int8"}}

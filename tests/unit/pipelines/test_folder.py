@@ -16,9 +16,10 @@ from tests.making import write_folder, write_safetensors
 
 def test_whole_folder(tmp_path: Path) -> None:
     """Given a whole folder, then its class and the components that carry weights are found."""
-    class_name, components = inspect(write_folder(tmp_path / "pipeline"), {})
-    assert class_name == "PixArtSigmaPipeline"
-    assert components == ("transformer", "text_encoder", "vae")
+    found = inspect(write_folder(tmp_path / "pipeline"), {})
+    assert found.class_name == "PixArtSigmaPipeline"
+    assert found.components == ("transformer", "text_encoder", "vae")
+    assert found.kinds["text_encoder"] == ("transformers", "T5EncoderModel")
 
 
 def test_component_without_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -27,7 +28,9 @@ def test_component_without_a_folder_of_its_own(tmp_path: Path) -> None:
     (folder / "vae").rename(tmp_path / "vae")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"safety_checker": [None, None]}))
-    assert inspect(folder, {"vae": tmp_path / "vae"})[1] == ("transformer", "text_encoder", "vae")
+    found = inspect(folder, {"vae": tmp_path / "vae"})
+    assert found.components == ("transformer", "text_encoder", "vae")
+    assert "safety_checker" not in found.kinds
     with pytest.raises(SourceError, match=r"vae: missing; model_index\.json names component 'vae'"):
         inspect(folder, {})
 

@@ -33,7 +33,7 @@ def folder() -> Folder:
 def make(pipeline: DiffusionPipeline, folder: Folder, seed: int = 0, batch: range = range(2)) -> Generated:
     """Two images of one prompt with different latents."""
     workload = Workload(name="w", prompts=WORKLOAD.prompts, steps=2, seed=seed)
-    latents = torch.cat([initial_latents(pipeline, folder.class_name, 128, 128, n) for n in range(2)])
+    latents = torch.cat([initial_latents(pipeline, folder.family, 128, 128, n) for n in range(2)])
     return generate(pipeline, folder, workload, batch, latents)
 
 

@@ -1,0 +1,54 @@
+"""``--qregress-select`` and ``[run] select``: a named part of the matrix."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.making import INT8, INT8_TE, REFERENCE
+from tests.plugin.project import Project
+
+SELECTIONS = """[selections]
+fast = ["pixart/reference", "pixart/int8"]
+[run]
+select = "fast"
+"""
+
+
+@pytest.fixture
+def selecting(project: Project) -> Project:
+    """A configuration that runs two of its three cells where nothing else is asked for."""
+    project.configure(("[baselines]", f"{SELECTIONS}[baselines]"))
+    return project
+
+
+def test_the_configurations_own_choice(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given a selection in the configuration, then its cells run, the run is complete, and what is left out is said."""
+    result = selecting.run_apart("--qregress-require", *spread)
+    assert result.ret == pytest.ExitCode.OK
+    assert selecting.produced() == [REFERENCE, INT8]
+    run = selecting.results()
+    assert (run.selection, run.not_run, run.complete) == ("fast", {}, True)
+    told = "1 more cells are not in the selection 'fast': qregress run --all, or --qregress-select=all*"
+    result.stdout.fnmatch_lines([told])
+
+
+def test_all(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given the word for everything, then all cells run and nothing is left out."""
+    result = selecting.run_apart("--qregress-select=all", *spread)
+    assert result.ret == pytest.ExitCode.OK
+    assert selecting.produced() == [REFERENCE, INT8, INT8_TE]
+    result.stdout.no_fnmatch_line("*not in the selection*")
+
+
+def test_a_selection_and_an_expression(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given ``-k`` as well, then both must choose a cell."""
+    assert selecting.run_apart("-k", "int8", *spread).ret == pytest.ExitCode.OK
+    assert selecting.produced() == [INT8]
+
+
+def test_an_unknown_selection(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given a name that the configuration does not have, then one line, exit code 4, and nothing runs."""
+    result = selecting.run_apart("--qregress-select=fest", *spread)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no selection 'fest'; did you mean 'fast'?" in result.stderr.str()
+    assert not (selecting.path / ".qregress").exists()
