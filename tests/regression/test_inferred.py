@@ -25,7 +25,7 @@ store = "none"
 latency_pairs = 1
 latency_time = "1 ms"
 """
-#: Flux packs 2 x 2 latents into one token of 64 channels. Its weights are random, its encoders the pocket SD3's.
+#: Flux packs 2 x 2 latents into one token of 64 channels. Its weights are random, its T5 and VAE the pocket SD3's.
 CONFTEST = """
 import qregress
 
@@ -36,6 +36,8 @@ CALL = {"height": 128, "width": 128, "num_inference_steps": 2, "max_sequence_len
 def tiny_flux(dtype, device):
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    from transformers import CLIPTextModel
 
     from qregress import pipelines
 
@@ -54,7 +56,7 @@ def tiny_flux(dtype, device):
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=sd3.vae,
-        text_encoder=sd3.text_encoder,
+        text_encoder=CLIPTextModel(sd3.text_encoder.config).to(dtype),
         tokenizer=sd3.tokenizer,
         text_encoder_2=sd3.text_encoder_3,
         tokenizer_2=sd3.tokenizer_3,
