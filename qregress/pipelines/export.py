@@ -25,11 +25,12 @@ _PICTURE = re.compile(rf"^!\[[^\]]*\]{_RELATIVE}\n+", re.MULTILINE)
 _LINK = re.compile(rf"!?\[([^\]]*)\]{_RELATIVE}")
 _HEADING = re.compile(r"^## ", re.MULTILINE)
 
+#: Stored in float16, which some CPUs hardly compute in; the argument for a dtype has changed its name, ``to`` has not.
 _SNIPPET = """\
 import torch
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained({place})
+pipeline = DiffusionPipeline.from_pretrained({place}).to(torch.float32)
 image = pipeline(
     {prompt},
     generator=torch.Generator().manual_seed(0),
@@ -41,7 +42,7 @@ _USE = """\
 ## Use
 
 Exported by `qregress zoo export {name}`, qregress {version}; "this repository", `training/` and `docs/` are those of
-qregress. In this folder, in float32:
+qregress. In this folder:
 
 ```python
 {snippet}```
