@@ -41,7 +41,8 @@ class About:
 
 _TOGETHER = (
     "10 % of captions were replaced by the empty prompt, on latents of 262,144 rendered scenes. The minutes are of a "
-    "GPU that up to four other trainings used at the same time; a second run starts from the first one's averaged weights."
+    "GPU that up to four other trainings used at the same time; a second run starts from the first one's averaged "
+    "weights."
 )
 
 ABOUT = {

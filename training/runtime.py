@@ -311,7 +311,7 @@ def compile_blocks(blocks: list[nn.Module]) -> None:
     torch._dynamo.config.recompile_limit = 64  # noqa: SLF001 - there is no other way to set it
     torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - what cannot be compiled runs as it is
     for block in blocks:
-        block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward)
 
 
 def arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Length]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from qregress._version import __version__
-from qregress.cli import accept, compare, doctor, init, judge, orphans, run
+from qregress.cli import accept, compare, doctor, init, judge, orphans, run, zoo
 from qregress.errors import ConfigError, QregressError
 
 _USAGE_ERROR = 4
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="qregress", description="Regression gate for quantized diffusion pipelines.")
     parser.add_argument("--version", action="version", version=f"qregress {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (run, accept, compare, judge, orphans, init, doctor):
+    for verb in (run, accept, compare, judge, orphans, init, doctor, zoo):
         verb.add(verbs)
     try:
         options = parser.parse_args(arguments)

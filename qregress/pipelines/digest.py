@@ -35,17 +35,20 @@ def source_sha256(source: Folder | DiffusionPipeline, call: Mapping[str, Any] = 
     vocabularies, and names, dtypes, shapes and bytes of all weights, so it depends on the compute dtype. ``call``:
     arguments of every call that are not in those files. Raises ``SourceError`` for a file that cannot be read.
     """
-    table: Any = _files(source) if isinstance(source, Folder) else _parts(source)
+    if isinstance(source, Folder):
+        table: Any = {name: _digest(path) for name, path in files(source).items()}
+    else:
+        table = _parts(source)
     if call:
         table = [table, dict(call)]
     return hashlib.sha256(json.dumps(table, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def _files(folder: Folder) -> dict[str, str]:
-    """Relative name -> digest; of a shared component as if it lay in the folder."""
-    found = {name: _digest(path) for name, path in _walk(folder.path)}
+def files(folder: Folder) -> dict[str, Path]:
+    """Relative name -> file, of all that a pipeline is made of; of a shared component as if it lay in the folder."""
+    found = dict(_walk(folder.path))
     for component, shared in folder.shared.items():
-        found |= {f"{component}/{name}": _digest(path) for name, path in _walk(shared)}
+        found |= {f"{component}/{name}": path for name, path in _walk(shared)}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ class Folder(Source, frozen=True, kw_only=True):
     def family(self) -> Family:
         """Roles of its components. Raises ``ConfigError`` where it has no denoiser."""
         return family(self.class_name, self.kinds)
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """``parameters``: elements of all tensors, as stored. ``size``: bytes of the files."""
+
+    parameters: int
+    size: int
 
 
 def read_json(path: Path) -> Any:
@@ -111,8 +119,19 @@ def _check_component(folder: Path) -> bool:
     return bool(weights)
 
 
-def check_safetensors(file: Path) -> None:
-    """Compare a safetensors file's size with what its header promises, as a cut-off download shows."""
+def weights(folder: Path) -> Weights:
+    """How large a component's weights are. Raises ``SourceError`` for a file that is not whole."""
+    found = sorted(folder.glob("*.safetensors"))
+    return Weights(
+        parameters=sum(check_safetensors(file) for file in found), size=sum(file.stat().st_size for file in found)
+    )
+
+
+def check_safetensors(file: Path) -> int:
+    """Compare a safetensors file's size with what its header promises, as a cut-off download shows.
+
+    Returns the number of elements of all its tensors.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -121,7 +140,9 @@ def check_safetensors(file: Path) -> None:
             if not _SMALLEST_HEADER <= length <= min(size - _PREFIX, _HEADER_LIMIT):
                 raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
             header = json.loads(stream.read(length))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        ends = [int(entry["data_offsets"][1]) for entry in entries]
+        elements = sum(math.prod(map(int, entry["shape"])) for entry in entries)
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
@@ -129,3 +150,4 @@ def check_safetensors(file: Path) -> None:
     expected = _PREFIX + length + max(ends, default=0)
     if size != expected:
         raise SourceError(f"{file}: truncated or overlong: {size} bytes, its header promises {expected}; copy it again")
+    return elements

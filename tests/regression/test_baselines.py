@@ -76,7 +76,9 @@ def test_the_same_again(run_qregress: Runner, accepted: Path) -> None:
     budgets = dict.fromkeys(
         ["quality.sanity", "quality.lpips", "quality.clip_drop", "coverage.manifest", "memory.static"], "pass"
     )
-    comparisons = dict.fromkeys([f"regression.{name}" for name in ("lpips", "clip", "latents", "memory", "coverage")], "pass")
+    comparisons = dict.fromkeys(
+        [f"regression.{name}" for name in ("lpips", "clip", "latents", "memory", "coverage")], "pass"
+    )
     assert verdicts(finished) == {
         REFERENCE: dict.fromkeys(["quality.sanity", "drift.reference", "regression.clip", "regression.memory"], "pass"),
         INT8: budgets | comparisons,

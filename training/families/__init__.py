@@ -23,8 +23,9 @@ class Family(Protocol):
     blocks: list[nn.Module]
     """The repeated layers of all components, which are worth compiling."""
 
-    parts: tuple[int, ...]
-    """How many of a caption's token ids each text encoder reads; captions are dropped for each of them apart."""
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """How many of a caption's token ids each text encoder reads; captions are dropped for each of them apart."""
 
     def tokens(self, lines: Tensor, keep: Tensor) -> Tensor:
         """Token ids of captions (N, LONGEST) as the pipeline would make them; the empty prompt where not `keep`."""

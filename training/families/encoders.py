@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from training import text
@@ -36,7 +36,7 @@ def t5_tokenizer(folder: Path, length: int) -> T5Tokenizer:
     return T5Tokenizer.from_pretrained(str(folder))
 
 
-def t5(model: dict[str, Any], tokenizer: T5Tokenizer, *, umt5: bool = False) -> nn.Module:
+def t5(model: dict[str, Any], tokenizer: T5Tokenizer, *, umt5: bool = False) -> T5EncoderModel | UMT5EncoderModel:
     """A T5 encoder, or a UMT5 one: every layer has relative positions of its own there.
 
     Reads `text_width`, `text_layers`, `text_heads` and, where they differ from the width, `text_inner` and `text_ff`.
@@ -55,5 +55,4 @@ def t5(model: dict[str, Any], tokenizer: T5Tokenizer, *, umt5: bool = False) -> 
         use_cache=False,
         tie_word_embeddings=False,
     )
-    encoder: nn.Module = (UMT5EncoderModel if umt5 else T5EncoderModel)(config)
-    return encoder
+    return (UMT5EncoderModel if umt5 else T5EncoderModel)(config)

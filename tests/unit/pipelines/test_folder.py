@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qregress.errors import SourceError
-from qregress.pipelines.folder import check_safetensors, inspect
+from qregress.pipelines.folder import Weights, check_safetensors, inspect, weights
 from tests.making import write_folder, write_safetensors
 
 
@@ -85,6 +85,7 @@ SHARDS = "transformer/model.safetensors.index.json"
         (WEIGHTS, _header("{{}"), "its safetensors header is damaged"),
         (WEIGHTS, _header("[1]"), "its safetensors header is damaged"),
         (WEIGHTS, _header('{"a": {"data_offsets": [0, "b"]}}'), "its safetensors header is damaged"),
+        (WEIGHTS, _header('{"a": {"data_offsets": [0, 0]}}'), "its safetensors header is damaged"),
         (WEIGHTS, _folder_in_the_way, "cannot be read: Is a directory"),
         (SHARDS, _text('{"weight_map": {"a": "second.safetensors"}}'), "second.safetensors: missing"),
         (SHARDS, _text("[]"), "names no files"),
@@ -101,6 +102,14 @@ def test_damage(name: str, damage: Callable[[Path], None], says: str, tmp_path: 
     assert message.startswith(str(folder))
     assert says in message
     assert len(message.splitlines()) == 1
+
+
+def test_size_of_weights(tmp_path: Path) -> None:
+    """Given a component in two files, then elements of all tensors and bytes of both files are summed."""
+    write_safetensors(tmp_path / "model-1.safetensors", 16)
+    write_safetensors(tmp_path / "model-2.safetensors", 5)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert weights(tmp_path) == Weights(parameters=21, size=size)
 
 
 @pytest.mark.parametrize("length", [0, 4, 8, 20, 79])
