@@ -29,7 +29,6 @@ from qregress import pipelines  # noqa: E402 - of this checkout
 from qregress.matrix import Setting, Workload  # noqa: E402
 from qregress.metrics.lpips import load_lpips  # noqa: E402
 from qregress.pipelines.assemble import initial_latents  # noqa: E402
-from qregress.pipelines.families import family  # noqa: E402
 from qregress.produce.generate import generate, join  # noqa: E402
 from qregress.produce.variant import assemble, quantized  # noqa: E402
 
@@ -79,7 +78,7 @@ def measure(prompts: int, steps: int, *, parameters: bool = True) -> dict[str, l
     workload = Workload(name="bs1", prompts=pipelines.builtin_prompts()[:prompts], seed=0, batch_size=1, steps=steps)
     height, width = (source.call[side] for side in ("height", "width"))
     latents = torch.cat(
-        [initial_latents(pristine, source.class_name, height, width, workload.seed + at) for at in range(prompts)]
+        [initial_latents(pristine, source.family, height, width, workload.seed + at) for at in range(prompts)]
     )
 
     def images(changed: dict[str, nn.Module]) -> torch.Tensor:
@@ -89,9 +88,9 @@ def measure(prompts: int, steps: int, *, parameters: bool = True) -> dict[str, l
 
     reference = images({})
     distance = load_lpips("st-alex").distance
-    setting = Setting(name=INT8, weights={family(source.class_name).denoiser: INT8})
+    setting = Setting(name=INT8, weights={source.family.denoiser: INT8})
     found = {INT8: distance(images(quantized(pristine, setting)), reference)}
-    for name in family(source.class_name).text_encoders:
+    for name in source.family.text_encoders:
         encoder = getattr(pristine, name)
         with silent(encoder):
             found[f"{name} silent"] = distance(images({}), reference)

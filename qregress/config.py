@@ -200,7 +200,17 @@ class _Loader:
 
     def load(self) -> Config:
         raw = self.read()
-        known = ("pipelines", "settings", "workloads", "metrics", "budgets", "run", "waivers", "baselines", "selections")
+        known = (
+            "pipelines",
+            "settings",
+            "workloads",
+            "metrics",
+            "budgets",
+            "run",
+            "waivers",
+            "baselines",
+            "selections",
+        )
         for key in raw:
             if key not in known:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
@@ -347,7 +357,9 @@ class _Loader:
             for component in weights:
                 if component not in names and (pipeline.roles is not None or component not in ROLES):
                     near = nearest(component, {*names, *ROLES})
-                    self.fail(f"{key}.{component}", f"pipeline '{pipeline.name}' has no component '{component}'; {near}")
+                    self.fail(
+                        f"{key}.{component}", f"pipeline '{pipeline.name}' has no component '{component}'; {near}"
+                    )
             if not weights:
                 self.fail(key, f"pipeline '{pipeline.name}' has none of: {', '.join(setting.weights)}")
 
@@ -466,7 +478,9 @@ class _Loader:
     def selections(self, table: Any, cells: list[Cell]) -> dict[str, tuple[str, ...]]:
         """Name -> patterns of cells, each of which means some."""
         if not isinstance(table, dict):
-            self.fail("selections", f'expected lists of cells, as in quick = ["sd3/int8"], found {type(table).__name__}')
+            self.fail(
+                "selections", f'expected lists of cells, as in quick = ["sd3/int8"], found {type(table).__name__}'
+            )
         ids = [cell.id for cell in cells]
         for name, patterns in table.items():
             key = f"selections.{name}"

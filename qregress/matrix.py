@@ -94,9 +94,9 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One way to quantize a pipeline.
 
-    ``weights`` maps a component, or a role, to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns over
-    module names inside those components; ``dtype`` is the compute dtype of all but the VAE. ``pipelines``: shell-style
-    patterns of names, of those that it is for; empty: of all.
+    ``weights`` maps a component, or a role, to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns
+    over module names inside those components; ``dtype`` is the compute dtype of all but the VAE. ``pipelines``:
+    shell-style patterns of names, of those that it is for; empty: of all.
     """
 
     name: str

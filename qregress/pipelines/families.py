@@ -74,8 +74,8 @@ def infer(class_name: str, components: Mapping[str, Kind]) -> Family:
     if not denoisers:
         told = ", ".join(f"{name} ({kind})" for name, (_, kind) in components.items()) or "none"
         raise ConfigError(
-            f"pipeline class {class_name} is not known, and none of its components looks like a denoiser (a transformer "
-            f"or UNet of diffusers); it has: {told}"
+            f"pipeline class {class_name} is not known, and none of its components looks like a denoiser "
+            f"(a transformer or UNet of diffusers); it has: {told}"
         )
     texts = [
         name for name, (origin, kind) in components.items() if origin == "transformers" and not _NO_TEXT.search(kind)
@@ -104,9 +104,9 @@ def final_projection(modules: Iterable[str]) -> str | None:
 
 
 def known_base(cls: type) -> str:
-    """The name in the table of a class or of its nearest base, as a class of one's own has the roles of what it extends.
+    """The name in the table of a class or of its nearest base; its own name where there is none.
 
-    Its own name where there is none.
+    A class of one's own has the roles of what it extends.
     """
     return next((base.__name__ for base in cls.__mro__ if base.__name__ in FAMILIES), cls.__name__)
 

@@ -79,7 +79,7 @@ def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Ten
         del scheduler.step
 
 
-class _FirstStep(Exception):  # noqa: N818 - no error: the way out of a pipeline's loop
+class _FirstStep(Exception):
     """Carries the latents of a pipeline's first step."""
 
     def __init__(self, sample: torch.Tensor) -> None:

@@ -20,7 +20,6 @@ from qregress import pipelines
 from qregress.metrics.clip import load_clip
 from qregress.pipelines import pocket
 from qregress.pipelines.export import snippet
-from qregress.pipelines.families import family
 from qregress.pipelines.folder import Folder
 from tests.regression import zoo_apart
 
@@ -112,7 +111,7 @@ def test_components_are_the_real_ones(here: Here) -> None:
     named = {name: entry[1] for name, entry in index.items() if isinstance(entry, list) and entry[1] is not None}
     assert {name: type(getattr(here.pipeline, name)).__name__ for name in named} == named
     assert type(here.pipeline).__name__ == here.source.class_name
-    roles = family(here.source.class_name)
+    roles = here.source.family
     parts = (roles.denoiser, *roles.text_encoders)
     assert {name: named[name] for name in parts} == CLASSES[here.source.class_name]
     assert named[roles.vae] == "AutoencoderKL"

@@ -82,7 +82,10 @@ MISTAKES = {
     ),
     "role": Mistake("transformer =", "denoisers =", "settings.int8.weights.denoisers", "did you mean 'denoiser'?"),
     "selection": Mistake(
-        "[baselines]", '[selections]\nfast = ["pixart/in8"]\n[baselines]', "selections.fast", "'pixart/in8' matches no cell"
+        "[baselines]",
+        '[selections]\nfast = ["pixart/in8"]\n[baselines]',
+        "selections.fast",
+        "'pixart/in8' matches no cell",
     ),
     "selection-all": Mistake(
         "[baselines]", '[selections]\nall = ["pixart"]\n[baselines]', "selections.all", "choose another name"

@@ -9,8 +9,8 @@ import pytest
 
 from qregress import config, pipelines
 from qregress.errors import ConfigError
-from qregress.pipelines import pocket
 from qregress.matrix import Setting
+from qregress.pipelines import pocket
 from tests.making import CONFIG, INT8, INT8_TE, REFERENCE, write_folder, write_project
 
 

@@ -88,7 +88,7 @@ SD3 = Roles(denoiser="transformer", text_encoders=("text_encoder", "text_encoder
 
 
 def test_roles_stand_for_components() -> None:
-    """Given roles, then a setting names the pipeline's own components, and asks for the same as if it had named them."""
+    """Given roles, then a setting names the pipeline's own components, and asks for what it would by naming them."""
     asked = Setting(
         name="a", weights={"text_encoders": "float8", "denoiser": "int8"}, exclude=("x", "final_projection")
     )
