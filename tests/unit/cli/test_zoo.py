@@ -103,7 +103,7 @@ def test_export(name: str, project: Path, verb: Verb) -> None:
     found = contents(project / "out")
     assert {file: data for file, data in found.items() if not file.endswith("README.md")} == expected
     assert "README.md" in found
-    assert inspect(project / "out", {}) == (folder.class_name, inspect(folder.path, folder.shared)[1])
+    assert inspect(project / "out", {}) == inspect(folder.path, folder.shared)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,7 +151,7 @@ def test_a_component_of_another_pipeline(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pocket, "zoo", lambda: zoo)
     assert verb("zoo", "export", "pixart-alpha", str(tmp_path / "out"))[0] == 0
     found = contents(tmp_path / "out")
-    assert inspect(tmp_path / "out", {})[1] == ("transformer", "text_encoder", "vae")
+    assert inspect(tmp_path / "out", {}).components == ("transformer", "text_encoder", "vae")
     lent = contents(zoo / "pixart-sigma" / "text_encoder")
     assert {f"text_encoder/{name}": data for name, data in lent.items()}.items() <= found.items()
     assert found["vae/README.md"] == b"# A VAE\n"

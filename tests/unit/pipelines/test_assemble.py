@@ -24,10 +24,10 @@ def test_initial_latents_depend_on_the_seed_alone() -> None:
     """Given a seed, then the same float32 noise, whatever the compute dtype."""
     folder = pipelines.check("pocket:pixart-sigma")
     half, brain = (load_folder(folder, dtype, "cpu") for dtype in ("float16", "bfloat16"))
-    latents = initial_latents(half, folder.class_name, 128, 128, 3)
+    latents = initial_latents(half, folder.family, 128, 128, 3)
     assert (latents.shape, latents.dtype) == ((1, 4, 16, 16), torch.float32)
-    assert torch.equal(latents, initial_latents(brain, folder.class_name, 128, 128, 3))
-    assert not torch.equal(latents, initial_latents(half, folder.class_name, 128, 128, 4))
+    assert torch.equal(latents, initial_latents(brain, folder.family, 128, 128, 3))
+    assert not torch.equal(latents, initial_latents(half, folder.family, 128, 128, 4))
 
 
 def test_another_dtype_is_refused() -> None:

@@ -26,7 +26,7 @@ WEIGHTS = "transformer/model.safetensors"
 
 def of(path: Path, **shared: Path) -> str:
     """The digest of a folder."""
-    return source_sha256(Folder(path=path, class_name="PixArtSigmaPipeline", components=(), shared=shared))
+    return source_sha256(Folder(path=path, class_name="PixArtSigmaPipeline", kinds={}, components=(), shared=shared))
 
 
 def _changed(path: Path) -> None:
