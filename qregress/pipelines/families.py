@@ -12,6 +12,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     ``final``: the denoiser's last projection, which is left out by convention where weights have few bits.
     ``fuses_qkv``: whether the denoiser can join its query, key and value projections.
+    ``frames``: of videos, the argument of a call that says how many frames they have, and the entry of the denoiser's
+    configuration that says how many it was made for.
     """
 
     denoiser: str
@@ -19,11 +21,15 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     vae: str = "vae"
     final: str = "proj_out"
     fuses_qkv: bool = True
+    frames: str | None = None
 
 
 FAMILIES = {
     "AuraFlowPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
     "HunyuanDiTPipeline": Family(denoiser="transformer", text_encoders=("text_encoder", "text_encoder_2")),
+    "LattePipeline": Family(
+        denoiser="transformer", text_encoders=("text_encoder",), fuses_qkv=False, frames="video_length"
+    ),
     "LuminaPipeline": Family(
         denoiser="transformer", text_encoders=("text_encoder",), final="norm_out.linear_2", fuses_qkv=False
     ),
