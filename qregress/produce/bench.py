@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from qregress import pipelines
 from qregress.errors import ProduceError
 from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload, canonical
-from qregress.pipelines.assemble import check_apart, initial_latents, sample_size
+from qregress.pipelines.assemble import check_apart, initial_latents, sample_size, video_length
 from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.families import known_class
 from qregress.pipelines.folder import Folder
@@ -212,8 +212,9 @@ class Bench:
         name = known_class(type(pipeline))
         given = call_arguments(self._source, workload)
         height, width = (given.get(side) or sample_size(pipeline, name) for side in ("height", "width"))
+        frames = video_length(pipeline, name, given)
         seeds = range(workload.seed, workload.seed + len(workload.prompts))
-        return torch.cat([initial_latents(pipeline, name, height, width, seed) for seed in seeds])
+        return torch.cat([initial_latents(pipeline, name, height, width, seed, frames) for seed in seeds])
 
     def _asked(self, cell: Cell, initial: torch.Tensor) -> Asked:
         """The key of a baseline; a pipeline is digested once.
