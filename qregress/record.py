@@ -7,14 +7,17 @@ from collections.abc import Callable
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from qregress.errors import SchemaError
 from qregress.metrics.weights import WeightsId
 
 #: 2 added what a baseline is made of: ``Record.asked``, ``noise``, ``images_sha256`` and ``Fingerprint.device_class``.
+#: What videos added since (``frames``, ``motion``) is ``UNSET`` for images and then in no file, so that theirs stay the
+#: same to the byte; such a field needs no version.
 SCHEMA = 2
 
 Status = Literal["ran", "crashed", "not-run"]
@@ -65,8 +68,9 @@ class Asked(Data, frozen=True, kw_only=True):
 class NoiseVariant(Data, frozen=True, kw_only=True):
     """A change that may not matter, and by how much it moved each score of each prompt, with its sign.
 
-    ``clip`` is in cosine; ``pixels`` the root mean square difference of the images in levels of 8 bits. Empty: not
-    scored. ``unsound``: it gave what is no image, as an overflow does: no change that may not matter, and no noise.
+    One entry per image or per prompt, as in ``Scores``. ``clip`` is in cosine; ``pixels`` the root mean square
+    difference of the images in levels of 8 bits. Empty: not scored. ``unsound``: it gave what is no image, as an
+    overflow does: no change that may not matter, and no noise.
     """
 
     name: str
@@ -75,6 +79,7 @@ class NoiseVariant(Data, frozen=True, kw_only=True):
     latents: tuple[float, ...] = ()
     pixels: tuple[float, ...] = ()
     unsound: str | None = None
+    motion: tuple[float, ...] | UnsetType = UNSET
 
 
 class Noise(Data, frozen=True, kw_only=True):
@@ -92,7 +97,7 @@ class Noise(Data, frozen=True, kw_only=True):
 
     def of_prompt(self, score: str) -> float:
         """How far the score of one prompt was moved at most."""
-        return max((abs(x) for variant in self.variants for x in getattr(variant, score)), default=0.0)
+        return max((abs(x) for variant in self.variants for x in getattr(variant, score) or ()), default=0.0)
 
 
 class Memory(Data, frozen=True, kw_only=True):
@@ -149,18 +154,20 @@ class Coverage(Data, frozen=True, kw_only=True):
 
 
 class Problem(Data, frozen=True, kw_only=True):
-    """What the sanity check saw: which prompt, what kind, in words."""
+    """What the sanity check saw: which prompt, which frame of its video, what kind, in words."""
 
     prompt: int
     kind: str
     detail: str
+    frame: int | UnsetType = UNSET
 
 
 class Scores(Data, frozen=True, kw_only=True):
-    """Numbers of the images, one entry per prompt, against the reference image of the same prompt.
+    """Numbers of the images, against the reference image of the same prompt, or frame of its video.
 
-    ``lpips``; ``clip`` and ``clip_reference`` (100 x cosine); ``psnr_db`` (``None``: identical); ``ssim``;
-    ``latents`` (relative L2 of the final latents); ``trajectory`` (the same per step, mean over prompts); ``None`` in
+    One entry per image: ``lpips``; ``clip`` and ``clip_reference`` (100 x cosine); ``psnr_db`` (``None``: identical);
+    ``ssim``. One per prompt: ``latents`` (relative L2 of the final latents); ``motion`` of videos (relative L2 of the
+    differences of neighbouring frames). ``trajectory``: as ``latents``, per step, mean over prompts. ``None`` in
     either: not finite.
     """
 
@@ -174,12 +181,14 @@ class Scores(Data, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
     weights: tuple[WeightsId, ...] = ()
     note: str | None = None
+    motion: tuple[float, ...] | UnsetType = UNSET
 
 
 class Record(Data, frozen=True, kw_only=True):
     """All that one run of one cell produced. Images and latents lie beside it as files.
 
-    ``latents_sha256``: of the final latents' bytes; ``images_sha256``: of the images' pixels, all in one.
+    ``latents_sha256``: of the final latents' bytes; ``images_sha256``: of the images' pixels, all in one. ``frames``:
+    how many of ``images`` belong to each prompt, one after the other; ``UNSET``: one.
     """
 
     schema: int = SCHEMA
@@ -204,6 +213,7 @@ class Record(Data, frozen=True, kw_only=True):
     asked: Asked | None = None
     noise: Noise | None = None
     seconds: float = 0.0
+    frames: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
 
 
 class Check(Data, frozen=True, kw_only=True):

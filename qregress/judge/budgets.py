@@ -30,7 +30,7 @@ WORST_FACTOR = 4.0
 
 _FACTOR_OR_BYTES = ("memory", "memory_peak")
 _FACTOR_OR_SECONDS = ("latency",)
-_PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents")
+_PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents", "motion", "motion_worst")
 
 _DEVICE = "device"
 
@@ -43,8 +43,9 @@ class Limits(msgspec.Struct, frozen=True):
 
     ``lpips``, ``lpips_worst``: distance of the mean and of the worst prompt. ``clip_drop``, ``clip_drop_worst``: how
     much the cosine between image and prompt may fall (a hundredth is one point of CLIP score). ``latents``: mean
-    relative L2. ``memory``, ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor. ``device``: a
-    pattern of device classes; the table's limits in bytes and seconds bind only there.
+    relative L2. ``motion``, ``motion_worst``: relative L2 of what changes from frame to frame of a video. ``memory``,
+    ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor. ``device``: a pattern of device classes; the
+    table's limits in bytes and seconds bind only there.
     """
 
     limits: dict[str, Limit]

@@ -14,12 +14,13 @@ import msgspec
 
 from qregress import units
 from qregress.errors import nearest
+from qregress.frames import of_entry, where
 from qregress.judge import regression
 from qregress.judge.budgets import WORST_FACTOR, Limit
 from qregress.judge.regression import History
 from qregress.matrix import REFERENCE
 from qregress.metrics import MetricError, require_same
-from qregress.record import Check, Record, Verdict
+from qregress.record import Check, Problem, Record, Verdict
 from qregress.stats import CONFIDENCE, FEWEST, ratio
 
 Limits = dict[str, Limit]
@@ -41,9 +42,9 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def _mean_and_worst(
-    name: str, values: Sequence[float], limits: tuple[Limit | None, Limit | None], of: str, prompts: Sequence[str]
+    name: str, values: Sequence[float], limits: tuple[Limit | None, Limit | None], of: str, record: Record
 ) -> Check | None:
-    """Both halves; a worst prompt without a limit of its own has one from the mean's. ``None`` without any limit."""
+    """Both halves; a worst entry without a limit of its own has one from the mean's. ``None`` without any limit."""
     limit, worst_limit = limits
     if limit is None:
         if worst_limit is None:
@@ -53,12 +54,12 @@ def _mean_and_worst(
     mean, worst = statistics.fmean(values), max(values)
     bound = worst_limit.value if worst_limit is not None else limit.value * WORST_FACTOR
     basis = worst_limit.basis if worst_limit is not None else f"{WORST_FACTOR:g} x the mean's limit"
-    where = prompts[list(values).index(worst)] if len(prompts) == len(values) else "?"
+    where = of_entry(record, list(values).index(worst), len(values))
     failed = [
         text
         for bad, text in (
             (mean > limit.value, f"mean {of} {mean:.4f} over {limit.value:g} ({limit.basis})"),
-            (worst > bound, f"worst {of} {worst:.4f} over {bound:g} ({basis}), prompt {where!r}"),
+            (worst > bound, f"worst {of} {worst:.4f} over {bound:g} ({basis}), {where}"),
         )
         if bad
     ]
@@ -80,22 +81,23 @@ def sanity(subject: Subject) -> Check | None:
     if scores is None:
         return None
     found = list(scores.problems)
-    problems = [f"prompt {problem.prompt}: {problem.kind}, {problem.detail}" for problem in found]
+    problems = [_told(problem) for problem in found]
     if subject.reference is not None and subject.reference.scores is not None:
         # What is wrong with both is no distance between them: a broken reference would excuse every cell.
         found += subject.reference.scores.problems
-        problems += [
-            f"its reference, prompt {problem.prompt}: {problem.kind}, {problem.detail}"
-            for problem in subject.reference.scores.problems
-        ]
+        problems += [f"its reference, {_told(problem)}" for problem in subject.reference.scores.problems]
     return Check(
         name="quality.sanity",
         verdict="fail" if problems else "pass",
-        value=float(len({problem.prompt for problem in found})),
+        value=float(len({(problem.prompt, problem.frame) for problem in found})),
         limit=0.0,
         basis="no image may be NaN, black, flat or noise",
         why="; ".join(problems) or f"{len(subject.record.images)} images are images",
     )
+
+
+def _told(problem: Problem) -> str:
+    return f"{where(problem.prompt, problem.frame)}: {problem.kind}, {problem.detail}"
 
 
 def lpips(subject: Subject) -> Check | None:
@@ -104,7 +106,7 @@ def lpips(subject: Subject) -> Check | None:
     if scores is None or not scores.lpips:
         return None
     limits = subject.limits.get("lpips"), subject.limits.get("lpips_worst")
-    return _mean_and_worst("quality.lpips", scores.lpips, limits, "LPIPS", subject.record.prompts)
+    return _mean_and_worst("quality.lpips", scores.lpips, limits, "LPIPS", subject.record)
 
 
 def clip_drop(subject: Subject) -> Check | None:
@@ -118,7 +120,7 @@ def clip_drop(subject: Subject) -> Check | None:
     except MetricError as error:
         return Check(name="quality.clip_drop", verdict="void", why=str(error))
     drops = [(was - now) / 100 for now, was in zip(scores.clip, scores.clip_reference, strict=True)]
-    return _mean_and_worst("quality.clip_drop", drops, limits, "CLIP drop", subject.record.prompts)
+    return _mean_and_worst("quality.clip_drop", drops, limits, "CLIP drop", subject.record)
 
 
 def _same_weights(subject: Subject) -> None:
@@ -147,9 +149,16 @@ def latents(subject: Subject) -> Check | None:
     scores, limit = subject.record.scores, subject.limits.get("latents")
     if scores is None or not scores.latents or limit is None:
         return None
-    return _mean_and_worst(
-        "quality.latents", _numbers(scores.latents), (limit, None), "relative L2", subject.record.prompts
-    )
+    return _mean_and_worst("quality.latents", _numbers(scores.latents), (limit, None), "relative L2", subject.record)
+
+
+def motion(subject: Subject) -> Check | None:
+    """Of a video: relative L2 of the differences of neighbouring frames."""
+    scores = subject.record.scores
+    if scores is None or not scores.motion:
+        return None
+    limits = subject.limits.get("motion"), subject.limits.get("motion_worst")
+    return _mean_and_worst("quality.motion", scores.motion, limits, "motion distance", subject.record)
 
 
 def coverage(subject: Subject) -> Check | None:
@@ -287,6 +296,7 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
     lpips,
     clip_drop,
     latents,
+    motion,
     coverage,
     memory_static,
     memory_peak,
@@ -296,8 +306,8 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
 
 #: All names, for what a configuration may say of them.
 CHECK_NAMES = (
-    *("quality.sanity", "quality.lpips", "quality.clip_drop", "quality.latents", "coverage.manifest"),
-    *("memory.static", "memory.peak", "latency.ratio", "latency.budget", "drift.reference"),
+    *("quality.sanity", "quality.lpips", "quality.clip_drop", "quality.latents", "quality.motion"),
+    *("coverage.manifest", "memory.static", "memory.peak", "latency.ratio", "latency.budget", "drift.reference"),
     *(f"regression.{check.__name__}" for check in regression.REGRESSIONS),
 )
 

@@ -28,6 +28,10 @@ class Floor(msgspec.Struct, frozen=True):
 #: - clip: a thirtieth of what one wrong attribute in one of eight images costs (0.03 of cosine, the CLIP's card).
 #: - latents: a fiftieth of the accepted distance: another attention kernel, which is in the noise, moved the mean of
 #:   float8 and int4 by that much, and of int8 by more.
+#: - motion: a share as of latents, for the same reason: another attention kernel moved the mean of four videos of an
+#:   untrained Latte by 0.8 % (float8), 2.1 % (int4) and 4.6 % (int8) of what was accepted. And a thousandth, as frames
+#:   are rounded to 8 bits: other thread counts moved them by 0.008 levels, while from one to the next they move by 10
+#:   to 20.
 #: - pixels: half a level of 8 bits, what rounding alone may do.
 #: - memory: exact on one set of libraries; between two, an allocator's or a buffer's worth.
 #: - latency: ratios of calm and disturbed runs on one machine (docs/false-alarms.md).
@@ -35,6 +39,7 @@ FLOORS = {
     "lpips": Floor(absolute=0.00005),
     "clip": Floor(absolute=0.001),
     "latents": Floor(relative=0.02),
+    "motion": Floor(relative=0.02, absolute=0.001),
     "pixels": Floor(absolute=0.5),
     "memory": Floor(relative=0.005, absolute=64 * 1024),
     "latency": Floor(relative=0.15),

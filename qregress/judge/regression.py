@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from qregress import units
+from qregress.frames import of_entry, prompts_of
 from qregress.judge import manifest
 from qregress.judge.noise import NOISY, latency_margin, margin, memory_margin, prompt_margin
 from qregress.metrics import MetricError, require_same
 from qregress.record import Check, Record, Scores
 from qregress.stats import FEWEST, Ratio, ratio
 from qregress.store.baseline import Baseline, Entry
+
+#: Scores that mean something only beside the weights that gave them.
+_LEARNED = ("lpips", "clip")
 
 
 class History(msgspec.Struct, frozen=True):
@@ -48,6 +52,13 @@ def latents(record: Record, history: History) -> Check | None:
     if record.scores is None or not record.scores.latents:
         return _gone("regression.latents", history, lambda was: was.scores is not None and bool(was.scores.latents))
     return _compared("regression.latents", "latents", record, history, lambda scores: scores.latents)
+
+
+def motion(record: Record, history: History) -> Check | None:
+    """Of a video: relative L2 of the differences of neighbouring frames against the reference's."""
+    if record.scores is None or not record.scores.motion:
+        return _gone("regression.motion", history, lambda was: was.scores is not None and bool(was.scores.motion))
+    return _compared("regression.motion", "motion", record, history, lambda scores: scores.motion or ())
 
 
 def memory(record: Record, history: History) -> Check | None:
@@ -171,7 +182,7 @@ def drift(record: Record, history: History) -> Check | None:
         return Check(
             name=name, verdict="void", why=f"{which}, and only digests are kept of a reference: how far cannot be said"
         )
-    added = margin("pixels", 0.0, was.noise, len(moved))
+    added = margin("pixels", 0.0, was.noise, prompts_of(record, range(len(moved)), len(moved)))
     mean, worst = statistics.fmean(moved), max(moved)
     bound = prompt_margin("pixels", 0.0, was.noise)
     failed = mean > added.value or worst > bound
@@ -191,16 +202,15 @@ def drift(record: Record, history: History) -> Check | None:
 def _compared(
     name: str, score: str, record: Record, history: History, pick: Callable[[Scores], Sequence[float | None]]
 ) -> Check:
-    """A score of each prompt against the accepted one of the same prompt."""
+    """A score of each prompt, or frame of its video, against the accepted one of the same."""
     entry = history.entry
     if entry is None or entry.baseline.scores is None or record.scores is None:
         return _new(name, history)
     before, now = _finite(pick(entry.baseline.scores)), _finite(pick(record.scores))
     if len(before) != len(now):
-        return Check(
-            name=name, verdict="new", why=f"{len(now)} prompts were scored, {len(before)} when it was accepted"
-        )
-    if score != "latents":
+        what = "prompts" if prompts_of(record, range(len(now)), len(now)) == len(now) else "frames"
+        return Check(name=name, verdict="new", why=f"{len(now)} {what} were scored, {len(before)} when it was accepted")
+    if score in _LEARNED:
         try:
             _same_weights(score, record.scores, entry.baseline.scores)
         except MetricError as error:
@@ -210,7 +220,7 @@ def _compared(
     if not known:
         return Check(name=name, verdict="new", why="what was accepted is not finite for any prompt")
     mean_before, mean_now = (statistics.fmean(values[index] for index in known) for values in (before, now))
-    added = margin(score, mean_before, entry.baseline.noise, len(known))
+    added = margin(score, mean_before, entry.baseline.noise, prompts_of(record, known, len(now)))
     limit = mean_before + added.value
     at = max(known, key=lambda index: now[index] - before[index])
     bound = before[at] + prompt_margin(score, mean_before, entry.baseline.noise)
@@ -218,8 +228,8 @@ def _compared(
     if mean_now > limit:
         failed.append(f"mean {mean_now:.5f} over {limit:.5f} ({added.basis})")
     if now[at] > bound:
-        prompt = record.prompts[at] if at < len(record.prompts) else at
-        failed.append(f"{now[at]:.5f}, accepted {before[at]:.5f}, over {bound:.5f} for prompt {prompt!r}")
+        which = of_entry(record, at, len(now))
+        failed.append(f"{now[at]:.5f}, accepted {before[at]:.5f}, over {bound:.5f} for {which}")
     return Check(
         name=name,
         verdict="fail" if failed else "pass",
@@ -266,4 +276,12 @@ def _same_weights(score: str, mine: Scores, other: Scores) -> None:
 
 
 #: In the order in which they are shown.
-REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (lpips, clip, latents, memory, latency, coverage)
+REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (
+    lpips,
+    clip,
+    latents,
+    motion,
+    memory,
+    latency,
+    coverage,
+)

@@ -110,6 +110,8 @@ def _scores(record: Record) -> dict[str, float | None]:
     known = [value for value in scores.latents if value is not None]
     if scores.latents:
         found["latents"] = statistics.fmean(known) if len(known) == len(scores.latents) else None
+    if scores.motion:
+        found["motion"] = statistics.fmean(scores.motion)
     return found
 
 
@@ -130,6 +132,7 @@ def _unlimited(record: Record, limits: dict[str, Limit], found: Sequence[Check])
         return []
     measured = {
         "lpips": record.scores is not None and bool(record.scores.lpips),
+        "motion": record.scores is not None and bool(record.scores.motion),
         "memory": record.memory is not None,
         "latency": record.timing is not None,
     }

@@ -119,6 +119,9 @@ def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
         role = name in (roles.denoiser, *roles.text_encoders)
         check_plain(made.origin, name, module, compute if role else None, "the factory was to use its argument")
         module.eval()
+    vae = modules.get(roles.vae)
+    if vae is not None and next(vae.parameters()).dtype != compute:
+        accept_latents(vae)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -151,14 +154,25 @@ def sample_size(pipeline: DiffusionPipeline, roles: Family) -> int:
     return size * int(pipeline.vae_scale_factor)
 
 
-def initial_latents(pipeline: DiffusionPipeline, roles: Family, height: int, width: int, seed: int) -> torch.Tensor:
+def video_length(pipeline: DiffusionPipeline, roles: Family, call: dict[str, Any]) -> int | None:
+    """Frames that a call asks for, else those that the denoiser was made for; ``None`` where a family makes images."""
+    if roles.frames is None:
+        return None
+    return int(call.get(roles.frames) or getattr(pipeline, roles.denoiser).config[roles.frames])
+
+
+def initial_latents(
+    pipeline: DiffusionPipeline, roles: Family, height: int, width: int, seed: int, frames: int | None = None
+) -> torch.Tensor:
     """Standard normal noise, float32 on the CPU, ``[1, channels, height / factor, width / factor]``.
 
-    Drawn once for the reference and then read from disk: random streams have changed between torch releases.
+    Of a video ``[1, channels, frames, height / factor, width / factor]``. Drawn once for the reference and then read
+    from disk: random streams have changed between torch releases.
     """
     denoiser = getattr(pipeline, roles.denoiser)
     factor = pipeline.vae_scale_factor
-    shape = (1, denoiser.config.in_channels, height // factor, width // factor)
+    length = () if frames is None else (frames,)
+    shape = (1, denoiser.config.in_channels, *length, height // factor, width // factor)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
 
 

@@ -16,18 +16,23 @@ class Family(Roles, frozen=True, kw_only=True):
 
     ``vae``: what decodes latents, never quantized unless a setting names it; ``None`` where there is none.
     ``fuses_qkv``: whether the denoiser can join its query, key and value projections; ``None`` where that is not known.
-    ``inferred``: guessed from the components' types.
+    ``frames``: of videos, the argument of a call that says how many frames they have, and the entry of the denoiser's
+    configuration that says how many it was made for. ``inferred``: guessed from the components' types.
     """
 
     vae: str | None = "vae"
     final: str | None = "proj_out"
     fuses_qkv: bool | None = True
+    frames: str | None = None
     inferred: bool = False
 
 
 FAMILIES = {
     "AuraFlowPipeline": Family(denoiser="transformer", text_encoders=("text_encoder",)),
     "HunyuanDiTPipeline": Family(denoiser="transformer", text_encoders=("text_encoder", "text_encoder_2")),
+    "LattePipeline": Family(
+        denoiser="transformer", text_encoders=("text_encoder",), fuses_qkv=False, frames="video_length"
+    ),
     "LuminaPipeline": Family(
         denoiser="transformer", text_encoders=("text_encoder",), final="norm_out.linear_2", fuses_qkv=False
     ),

@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from qregress import pipelines
 from qregress.errors import ProduceError
 from qregress.matrix import FINAL, REFERENCE, ROLES, TEXT_ENCODERS, Cell, Pipeline, Setting, Workload, canonical
-from qregress.pipelines.assemble import check_apart, family_of, initial_latents, sample_size
+from qregress.pipelines.assemble import check_apart, family_of, initial_latents, sample_size, video_length
 from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.families import final_projection
 from qregress.pipelines.folder import Folder
@@ -237,8 +237,9 @@ class Bench:
             return torch.cat(drawn)
         given = call_arguments(self._source, workload)
         height, width = (given.get(side) or sample_size(pipeline, roles) for side in ("height", "width"))
+        frames = video_length(pipeline, roles, given)
         seeds = range(workload.seed, workload.seed + len(workload.prompts))
-        return torch.cat([initial_latents(pipeline, roles, height, width, seed) for seed in seeds])
+        return torch.cat([initial_latents(pipeline, roles, height, width, seed, frames) for seed in seeds])
 
     def _asked(self, cell: Cell, initial: torch.Tensor) -> Asked:
         """The key of a baseline; a pipeline is digested once.

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import UNSET
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from qregress.errors import ProduceError
+from qregress.frames import image_names
 from qregress.produce.generate import Generated
 from qregress.store.atomic import write_atomic
 
@@ -20,17 +22,24 @@ _TENSORS = "latents.safetensors"
 
 
 def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None = None) -> dict[str, Any]:
-    """Write PNGs and tensors; returns fields of a record: images' names relative to the folder, and SHA-256 digests."""
+    """Write PNGs and tensors; returns fields of a record: images' names relative to the folder, and SHA-256 digests.
+
+    And the number of frames where prompts give videos.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    names = []
-    for index, image in enumerate(made.images):
-        names.append(f"images/{index:02d}.png")
-        to_pil_image(image).save(folder / names[-1])
+    names = image_names(len(made.images), "png")
+    for name, image in zip(names, made.images, strict=True):
+        to_pil_image(image).save(folder / name)
     tensors = {"latents": made.latents.contiguous(), "trajectory": made.trajectory, "finite": made.finite}
     if initial is not None:
         tensors["initial"] = initial
     write_atomic(folder / _TENSORS, save(tensors))
-    return {"images": tuple(names), "latents_sha256": digest(made.latents), "images_sha256": digest(made.images)}
+    return {
+        "images": tuple(names),
+        "latents_sha256": digest(made.latents),
+        "images_sha256": digest(made.images),
+        "frames": made.frames if made.frames > 1 else UNSET,
+    }
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -44,7 +53,9 @@ def load_generated(folder: Path, images: tuple[str, ...]) -> tuple[Generated, to
     try:
         tensors = load_file(folder / _TENSORS)
         pictures = torch.stack([pil_to_tensor(Image.open(folder / name)) for name in images])
-        made = Generated(pictures, tensors["finite"], tensors["latents"], tensors["trajectory"])
+        latents = tensors["latents"]
+        frames = len(pictures) // len(latents)
+        made = Generated(pictures, tensors["finite"], latents, tensors["trajectory"], frames)
         return made, tensors["initial"]
     except (OSError, KeyError, SafetensorError) as error:
         raise ProduceError(f"{folder}: the reference's files cannot be read ({error}); run again") from error

@@ -13,33 +13,48 @@ from diffusers import DiffusionPipeline
 
 from qregress.errors import ProduceError
 from qregress.matrix import Workload
+from qregress.pipelines.families import FAMILIES, known_base
 from qregress.pipelines.folder import Source
 
 OnStep = Callable[[int], None]
 
+_VIDEO = 5  # dimensions: prompt, frame, channel, height, width
+
 
 class Generated(msgspec.Struct, frozen=True):
-    """What one or more calls made, on the CPU, first dimension: prompt.
+    """What one or more calls made for ``n`` prompts, on the CPU, first dimension: prompt, of images prompt and frame.
 
-    ``images``: uint8 ``[n, 3, height, width]``. ``finite``: per image, whether it and its latents were finite before
-    rounding. ``latents``: final ones, in their compute dtype. ``trajectory``: float32 ``[n, steps, ...]``.
+    ``images``: uint8 ``[n * frames, 3, height, width]``, the frames of a prompt's video one after the other.
+    ``finite``: per image, whether it and its prompt's latents were finite before rounding. ``latents``: final ones, in
+    their compute dtype, ``[n, ...]``. ``trajectory``: float32 ``[n, steps, ...]``. ``frames``: images of each prompt.
     """
 
     images: torch.Tensor
     finite: torch.Tensor
     latents: torch.Tensor
     trajectory: torch.Tensor
+    frames: int = 1
+
+    @property
+    def videos(self) -> torch.Tensor:
+        """The images prompt by prompt, uint8 ``[n, frames, 3, height, width]``."""
+        return self.images.reshape(-1, self.frames, *self.images.shape[1:])
 
     def equals(self, other: Generated) -> bool:
         """Bit-equal images and latents; NaN equals NaN, as a repeated failure is a repetition."""
-        return torch.equal(self.images, other.images) and torch.equal(
-            self.latents.nan_to_num(nan=1e4), other.latents.nan_to_num(nan=1e4)
+        return (
+            self.frames == other.frames
+            and torch.equal(self.images, other.images)
+            and torch.equal(self.latents.nan_to_num(nan=1e4), other.latents.nan_to_num(nan=1e4))
         )
 
     def rows(self, batch: Sequence[int]) -> Generated:
         """Those of some prompts."""
         rows = list(batch)
-        return Generated(self.images[rows], self.finite[rows], self.latents[rows], self.trajectory[rows])
+        images = [row * self.frames + frame for row in rows for frame in range(self.frames)]
+        return Generated(
+            self.images[images], self.finite[images], self.latents[rows], self.trajectory[rows], self.frames
+        )
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +69,7 @@ def join(parts: list[Generated]) -> Generated:
         finite=torch.cat([part.finite for part in parts]),
         latents=torch.cat([part.latents for part in parts]),
         trajectory=torch.cat([part.trajectory for part in parts]),
+        frames=parts[0].frames,
     )
 
 
@@ -137,23 +153,31 @@ def generate(
     """Call the pipeline for some prompts of a workload, given by their places in its list.
 
     ``latents``: float32 ``[prompts, ...]`` for the whole workload, on the CPU; they are rounded to the compute dtype
-    and multiplied by the scheduler's initial sigma inside the pipeline, as random ones are.
+    and multiplied by the scheduler's initial sigma inside the pipeline, as random ones are. A pipeline may return
+    images ``[n, 3, height, width]`` or videos ``[n, frames, 3, height, width]``, both in [0, 1].
     """
     device = pipeline.device
+    # As many frames as the noise has: pipelines have a default of their own, whatever their denoiser was made for.
+    known = FAMILIES.get(known_base(type(pipeline)))
+    length = known.frames if known is not None else None
+    arguments = call_arguments(source, workload) | ({length: latents.shape[2]} if length is not None else {})
     with _observed(pipeline.scheduler, on_step) as steps:
         output = pipeline(
             prompt=[workload.prompts[index] for index in batch],
             latents=latents[list(batch)].to(device, pipeline.dtype),
             generator=[torch.Generator().manual_seed(workload.seed + index) for index in batch],
             output_type="pt",
-            **call_arguments(source, workload),
+            **arguments,
         )
     images = output[0].float().cpu()
+    frames = images.shape[1] if images.ndim == _VIDEO else 1
+    images = images.flatten(0, 1) if images.ndim == _VIDEO else images
     final = steps[-1].cpu()
-    finite = images.isfinite().flatten(1).all(1) & final.isfinite().flatten(1).all(1)
+    finite = images.isfinite().flatten(1).all(1) & final.isfinite().flatten(1).all(1).repeat_interleave(frames)
     return Generated(
         images=(images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8),
         finite=finite,
         latents=final,
         trajectory=torch.stack(steps, dim=1).float().cpu(),
+        frames=frames,
     )

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import msgspec
 import torch
+from msgspec import UNSET
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from qregress.frames import where
 from qregress.metrics.latents import relative_l2
 from qregress.produce import scoring
 from qregress.produce.generate import Generated, join
@@ -98,31 +100,35 @@ def _each(batch: Sequence[int], made: Generated) -> Iterator[tuple[int, Generate
 def _compare(
     name: str, record: Record, own: Generated, changed: Generated, base: Generated | None, *, clip: str, lpips: str
 ) -> NoiseVariant:
-    """By how much the scores of each prompt moved; equal bits need no scoring, and what is no image has no score."""
-    scores, count = record.scores, len(own.images)
+    """By how much the scores of each image or prompt moved; equal bits need no scoring, what is no image has none."""
+    scores, prompts = record.scores, len(own.latents)
     if problems := scoring.problems_beyond(changed, own):
-        return NoiseVariant(name=name, unsound=f"prompt {problems[0].prompt}: {problems[0].kind}, {problems[0].detail}")
+        first = problems[0]
+        return NoiseVariant(name=name, unsound=f"{where(first.prompt, first.frame)}: {first.kind}, {first.detail}")
     trained = scores is not None and bool(scores.clip)
-    still = (0.0,) * count
+    moves = scores is not None and bool(scores.motion) and base is not None
     if own.equals(changed):
+        still, each = (0.0,) * len(own.images), (0.0,) * prompts
         return NoiseVariant(
             name=name,
             lpips=still if trained and base is not None else (),
             clip=still if trained else (),
-            latents=still,
+            latents=each,
             pixels=still,
+            motion=each if moves else UNSET,
         )
     target = base if base is not None else own
     new_lpips: tuple[float, ...] = ()
     new_clip: tuple[float, ...] = ()
     if trained:
-        new_lpips, new_clip = scoring.rescore(changed, base, record.prompts[:count], lpips=lpips, clip=clip)
+        new_lpips, new_clip = scoring.rescore(changed, base, record.prompts[:prompts], lpips=lpips, clip=clip)
     return NoiseVariant(
         name=name,
         lpips=_moved(scores.lpips if scores is not None else (), new_lpips),
         clip=tuple(value / 100 for value in _moved(scores.clip if scores is not None else (), new_clip)),
         latents=_moved(_distances(own, target), _distances(changed, target)),
         pixels=_pixels(own, changed),
+        motion=_moved(scoring.motions(own, target) or (), scoring.motions(changed, target) or ()) if moves else UNSET,
     )
 
 
@@ -131,12 +137,12 @@ def _distances(made: Generated, target: Generated) -> list[float]:
 
 
 def _moved(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]:
-    """Prompt by prompt; what was not finite before has nothing to be moved from."""
+    """Entry by entry; what was not finite before has nothing to be moved from."""
     pairs = zip(before, after, strict=False)
     return tuple(b - a if math.isfinite(a) and math.isfinite(b) else 0.0 for a, b in pairs)
 
 
 def _pixels(a: Generated, b: Generated) -> tuple[float, ...]:
-    """Root mean square difference of each prompt's image, in levels of 8 bits."""
+    """Root mean square difference of each image, in levels of 8 bits."""
     square = (a.images.float() - b.images.float()).square().flatten(1).mean(1)
     return tuple(square.sqrt().tolist())

@@ -8,10 +8,13 @@ from functools import lru_cache
 from statistics import fmean
 
 import torch
+from msgspec import UNSET, UnsetType
 
+from qregress.frames import for_each_image, of_image
 from qregress.metrics.clip import Clip, load_clip
 from qregress.metrics.latents import relative_l2, trajectory
 from qregress.metrics.lpips import Lpips, load_lpips
+from qregress.metrics.motion import motion
 from qregress.metrics.pixels import psnr, ssim
 from qregress.metrics.sanity import inspect
 from qregress.metrics.weights import MetricError
@@ -19,6 +22,7 @@ from qregress.produce.generate import Generated
 from qregress.record import Problem, Scores
 
 _UNTRAINED = "quality not judged: random weights"
+_VIDEO_LATENTS = 4  # dimensions of one prompt's: channel, frame, height, width
 
 _lpips = lru_cache(maxsize=1)(load_lpips)
 _clip = lru_cache(maxsize=1)(load_clip)
@@ -33,7 +37,7 @@ def load(*, lpips: str, clip: str) -> None:
 def score(
     made: Generated, reference: Generated, prompts: Sequence[str], *, lpips: str, clip: str, trained: bool
 ) -> Scores:
-    """All numbers of a cell's images against its reference's, prompt by prompt.
+    """All numbers of a cell's images against its reference's, prompt by prompt; of videos, frame by frame.
 
     Raises ``MetricError`` where weights cannot be loaded or sizes differ. Untrained weights have no quality: then
     only latents are compared, and the note says so.
@@ -43,18 +47,20 @@ def score(
     if not trained:
         return Scores(latents=latents, trajectory=along, problems=_problems(made, None), note=_UNTRAINED)
     a, b = _unit(made.images), _unit(reference.images)
+    texts = for_each_image(prompts, made.frames)
     perceptual: Lpips = _lpips(lpips)
     language: Clip = _clip(clip)
     return Scores(
         lpips=_checked("LPIPS", perceptual.distance(a, b)),
-        clip=_checked("CLIP", language.score(a, list(prompts))),
-        clip_reference=_checked("CLIP", language.score(b, list(prompts))),
+        clip=_checked("CLIP", language.score(a, texts)),
+        clip_reference=_checked("CLIP", language.score(b, texts)),
         psnr_db=tuple(psnr(a, b)),
         ssim=tuple(ssim(a, b)),
         latents=latents,
         trajectory=along,
         problems=_problems(made, reference),
         weights=(perceptual.weights, language.weights),
+        motion=motions(made, reference),
     )
 
 
@@ -64,7 +70,7 @@ def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, train
         return Scores(problems=_problems(made, None), note=_UNTRAINED)
     language: Clip = _clip(clip)
     return Scores(
-        clip=_checked("CLIP", language.score(_unit(made.images), list(prompts))),
+        clip=_checked("CLIP", language.score(_unit(made.images), for_each_image(prompts, made.frames))),
         problems=_problems(made, None),
         weights=(language.weights,),
     )
@@ -73,13 +79,21 @@ def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, train
 def rescore(
     made: Generated, reference: Generated | None, prompts: Sequence[str], *, lpips: str, clip: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """LPIPS against the reference (empty for a reference) and CLIP score, prompt by prompt, and nothing else."""
+    """LPIPS against the reference (empty for a reference) and CLIP score, image by image, and nothing else."""
     language: Clip = _clip(clip)
-    scores = _checked("CLIP", language.score(_unit(made.images), list(prompts)))
+    scores = _checked("CLIP", language.score(_unit(made.images), for_each_image(prompts, made.frames)))
     if reference is None:
         return (), scores
     perceptual: Lpips = _lpips(lpips)
     return _checked("LPIPS", perceptual.distance(_unit(made.images), _unit(reference.images))), scores
+
+
+def motions(made: Generated, reference: Generated) -> tuple[float, ...] | UnsetType:
+    """How far each prompt's video moves from how its reference moves; ``UNSET`` for images."""
+    if made.frames == 1:
+        return UNSET
+    pairs = zip(made.videos, reference.videos, strict=True)
+    return tuple(motion(_unit(video), _unit(other)) for video, other in pairs)
 
 
 def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
@@ -108,17 +122,28 @@ def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | No
 
 def problems_beyond(made: Generated, own: Generated) -> tuple[Problem, ...]:
     """What is wrong with images that is not wrong with others of the same prompts."""
-    known = {problem.prompt for problem in _problems(own, None)}
-    return tuple(problem for problem in _problems(made, own) if problem.prompt not in known)
+    known = {(problem.prompt, problem.frame) for problem in _problems(own, None)}
+    return tuple(problem for problem in _problems(made, own) if (problem.prompt, problem.frame) not in known)
 
 
 def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ...]:
     found = []
     for index, image in enumerate(_unit(made.images)):
+        prompt, frame = of_image(index, made.frames)
         if not made.finite[index]:
-            found.append(Problem(prompt=index, kind="nan", detail="the image or its latents are not finite"))
+            why = "the image or its latents are not finite"
+            found.append(Problem(prompt=prompt, kind="nan", detail=why, frame=frame))
             continue
         other = _unit(reference.images[index]) if reference is not None else None
-        seen = inspect(image, latents=made.latents[index], reference=other)
-        found += [Problem(prompt=index, kind=problem.kind, detail=problem.detail) for problem in seen]
+        seen = inspect(image, latents=_of_frame(made.latents[prompt], frame, made.frames), reference=other)
+        found += [Problem(prompt=prompt, kind=problem.kind, detail=problem.detail, frame=frame) for problem in seen]
     return tuple(found)
+
+
+def _of_frame(latents: torch.Tensor, frame: int | UnsetType, frames: int) -> torch.Tensor:
+    """What a frame was decoded from, ``[channels, h, w]``, where a video's latents ``[channels, frames, h, w]`` tell.
+
+    Autoencoders that compress time have fewer: then all of them.
+    """
+    tells = latents.ndim == _VIDEO_LATENTS and latents.shape[1] == frames
+    return latents[:, frame] if isinstance(frame, int) and tells else latents

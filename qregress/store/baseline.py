@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from qregress.frames import image_names
 from qregress.matrix import REFERENCE
 from qregress.record import (
     SCHEMA,
@@ -118,7 +119,8 @@ def with_images(baseline: Baseline, record: Record, read: Callable[[str], bytes]
     trained = record.scores is not None and record.scores.note is None
     if record.setting != REFERENCE or not trained:
         return baseline, {}
-    files = {f"images/{index:02d}.webp": _webp(read(name)) for index, name in enumerate(record.images)}
+    kept = image_names(len(record.images), "webp")
+    files = {mine: _webp(read(name)) for mine, name in zip(kept, record.images, strict=True)}
     return msgspec.structs.replace(baseline, images=tuple(files)), files
 
 

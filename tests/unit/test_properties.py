@@ -107,6 +107,7 @@ LIMITS = some(
     lpips_worst=NOT_NEGATIVE,
     clip_drop=NOT_NEGATIVE,
     latents=NOT_NEGATIVE,
+    motion=NOT_NEGATIVE,
     memory=BYTES | FACTOR,
     memory_peak=BYTES | FACTOR,
     latency=SECONDS | FACTOR,

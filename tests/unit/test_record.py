@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from qregress.metrics import WeightsId
 from qregress.record import (
@@ -21,6 +22,8 @@ from qregress.record import (
     LatencySummary,
     Memory,
     ModuleCoverage,
+    Noise,
+    NoiseVariant,
     Problem,
     Record,
     Run,
@@ -65,9 +68,10 @@ SCORES = st.builds(
     Scores,
     lpips=numbers(),
     clip=numbers(),
-    problems=tuples(st.builds(Problem, prompt=COUNT, kind=TEXT, detail=TEXT)),
+    problems=tuples(st.builds(Problem, prompt=COUNT, kind=TEXT, detail=TEXT, frame=st.just(UNSET) | COUNT)),
     weights=st.lists(st.builds(WeightsId, name=TEXT, sha256=TEXT), max_size=2).map(tuple),
     note=st.none() | TEXT,
+    motion=st.just(UNSET) | numbers(),
 )
 FINGERPRINT = st.builds(Fingerprint, python=TEXT, platform=TEXT, device=TEXT, device_name=TEXT, device_bytes=COUNT,
                         threads=COUNT, packages=st.dictionaries(TEXT, TEXT, max_size=2))  # fmt: skip
@@ -85,6 +89,7 @@ RECORD = st.builds(
     scores=st.none() | SCORES,
     fingerprint=st.none() | FINGERPRINT,
     seconds=NUMBER,
+    frames=st.just(UNSET) | st.integers(min_value=1, max_value=2**53),
 )
 RESULT = st.builds(
     CellResult,
@@ -135,6 +140,27 @@ def test_records_are_plain_json() -> None:
     """Given a record, when another program parses it, then it starts with the schema and the id."""
     raw = msgspec.json.decode(encode(make_record()))
     assert (raw["schema"], raw["id"]) == (2, INT8)
+
+
+def test_what_only_videos_have_is_in_no_file_of_images() -> None:
+    """Given a record of images, then its file has the fields that it had before there were videos, and no other."""
+    problem = Problem(prompt=0, kind="black", detail="")
+    noise = Noise(variants=(NoiseVariant(name="again"),))
+    raw = msgspec.json.decode(encode(make_record(scores=make_scores(problems=(problem,)), noise=noise)))
+    assert "frames" not in raw
+    assert set(raw["scores"]) == {
+        *("lpips", "clip", "clip_reference", "psnr_db", "ssim", "latents", "trajectory", "problems", "weights", "note")
+    }
+    assert set(raw["scores"]["problems"][0]) == {"prompt", "kind", "detail"}
+    assert set(raw["noise"]["variants"][0]) == {"name", "lpips", "clip", "latents", "pixels", "unsound"}
+
+
+@pytest.mark.parametrize("frames", ["0", "-1", "2.5"])
+def test_a_video_has_frames(frames: str) -> None:
+    """Given a record whose number of frames divides nothing, then it is refused when it is read."""
+    data = encode(make_record(frames=3)).replace(b'"frames": 3', f'"frames": {frames}'.encode())
+    with pytest.raises(msgspec.ValidationError, match="frames"):
+        decode(data, Record)
 
 
 def test_records_cannot_be_changed() -> None:

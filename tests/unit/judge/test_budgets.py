@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qregress.judge.budgets import FIELDS, Budgets, Limit, Limits
+from qregress.judge.budgets import _PLAIN, Budgets, Limit, Limits
 
 CELLS = ["pixart/int8/bs1", "pixart/int8+te/bs1", "pixart/fp8/bs4", "sd3/int8/bs1"]
 VALUES = st.floats(min_value=0, max_value=100)
@@ -23,6 +23,8 @@ def budgets(default: dict[str, Any], **scoped: dict[str, Any]) -> Budgets:
     ("name", "value", "expected"),
     [
         ("lpips", 0.05, Limit(0.05, relative=False, basis="budget")),
+        ("motion", 0.2, Limit(0.2, relative=False, basis="budget")),
+        ("motion_worst", 0.2, Limit(0.2, relative=False, basis="budget")),
         ("clip_drop_worst", 0, Limit(0.0, relative=False, basis="budget")),
         ("memory", "5.5 GiB", Limit(5905580032.0, relative=False, basis="budget 5.5 GiB")),
         ("memory_peak", "0.50x", Limit(0.5, relative=True, basis="budget 0.50x")),
@@ -43,6 +45,7 @@ def test_parse(name: str, value: object, expected: Limit) -> None:
         ("lpips", float("inf")),
         ("clip_drop", -0.1),
         ("latents", True),
+        ("motion", "0.2x"),
         ("memory", 5),
         ("memory", "5.5 s"),
         ("latency", "1.6 GiB"),
@@ -107,7 +110,7 @@ def test_a_device_belongs_to_its_table() -> None:
     }
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS[:5]), VALUES), st.sampled_from(CELLS))
+@given(st.dictionaries(st.sampled_from(_PLAIN), VALUES), st.sampled_from(CELLS))
 def test_default_is_for_all(table: dict[str, float], cell: str) -> None:
     """Given budgets without patterns, then every cell has them, and no others."""
     found = budgets(dict(table)).of(cell)

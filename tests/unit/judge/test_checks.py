@@ -262,3 +262,51 @@ def test_scores_of_other_weights_are_refused() -> None:
 def test_nothing_asked_nothing_said() -> None:
     """Given no budgets and no measurements, then there is no check at all."""
     assert list(run(Subject(make_record(), None, {}))) == []
+
+
+def video(**scores: object) -> Record:
+    """Two prompts that give a video of three frames each."""
+    return make_record(scores=make_scores(**({"lpips": (0.01,) * 6} | scores)), frames=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "expected"),
+    [
+        ((0.1, 0.3), {"motion": 0.2}, "pass"),
+        ((0.1, 0.31), {"motion": 0.2}, "fail"),
+        ((0.0, 0.3), {"motion": 0.2, "motion_worst": 0.25}, "fail"),
+        ((0.0, 0.3), {"motion_worst": 0.25}, "fail"),
+        ((0.1, math.nan), {"motion": 0.2}, "fail"),
+        ((9.0, 9.0), {"lpips": 0.2}, None),
+    ],
+)
+def test_motion(values: tuple[float, ...], limits: dict[str, float], expected: str | None) -> None:
+    """Given the motion of two videos, then mean and worst are limited as LPIPS is; without a limit nothing is said."""
+    assert verdict("quality.motion", video(motion=values), None, **limits) == expected
+
+
+def test_images_do_not_move() -> None:
+    """Given images and a limit of motion for all cells, then there is no such check."""
+    assert verdict("quality.motion", make_record(scores=make_scores()), motion=0.2) is None
+
+
+def test_the_worst_frame_is_named() -> None:
+    """Given one frame that is far away, then it is named with its prompt; a video's motion with its prompt alone."""
+    record = video(lpips=(0.0, 0.0, 0.0, 0.0, 0.0, 0.09), motion=(0.0, 0.9))
+    found = check("quality.lpips", record, lpips=0.05, lpips_worst=0.08)
+    assert found is not None
+    assert found.why == "worst LPIPS 0.0900 over 0.08 (budget), prompt 'a large blue square', frame 2"
+    found = check("quality.motion", record, motion=0.5, motion_worst=0.8)
+    assert found is not None
+    assert found.why == "worst motion distance 0.9000 over 0.8 (budget), prompt 'a large blue square'"
+
+
+def test_frames_that_are_no_images_are_counted_and_named() -> None:
+    """Given two black frames of one video, then both are counted, and the frames are named, a reference's too."""
+    black = tuple(Problem(prompt=1, kind="black", detail="mean 0.0", frame=frame) for frame in (0, 2))
+    reference = make_record(REFERENCE, scores=Scores(problems=black[:1]), frames=3)
+    found = check("quality.sanity", video(problems=black), reference)
+    assert found is not None
+    assert (found.verdict, found.value) == ("fail", 2.0)
+    told = "prompt 1, frame 0: black, mean 0.0"
+    assert found.why == f"{told}; prompt 1, frame 2: black, mean 0.0; its reference, {told}"

@@ -74,6 +74,15 @@ def test_a_relative_floor_grows_with_what_was_accepted() -> None:
     assert margin("latents", 0.4, None, 8).value == pytest.approx(2 * margin("latents", 0.2, None, 8).value)
 
 
+def test_noise_of_images_has_no_motion() -> None:
+    """Given a noise of images, of whose motion nothing was measured, then there is none, and the floor is left."""
+    noise = make_noise(0.001, 0.001)
+    assert (noise.of_mean("motion", 2), noise.of_prompt("motion")) == (0.0, 0.0)
+    assert margin("motion", 0.0, noise, 2).value == FLOORS["motion"].absolute
+    moved = make_noise(0.01, 0.03, score="motion")
+    assert (moved.of_mean("motion", 2), moved.of_prompt("motion")) == pytest.approx((0.02, 0.03))
+
+
 @pytest.mark.parametrize(
     ("accepted", "expected"), [(0, 64 * 1024), (13_107_200, 64 * 1024), (1024**3, round(0.005 * 1024**3))]
 )

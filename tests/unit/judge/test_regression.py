@@ -10,7 +10,7 @@ import pytest
 
 from qregress.judge import regression
 from qregress.judge.noise import FLOORS, NOISY, K, margin, prompt_margin
-from qregress.judge.regression import History, clip, coverage, drift, latency, latents, lpips, memory
+from qregress.judge.regression import History, clip, coverage, drift, latency, latents, lpips, memory, motion
 from qregress.judge.verdict import judge
 from qregress.metrics import WeightsId
 from qregress.record import Check, Coverage, ModuleCoverage, Noise, Record, Timing
@@ -28,7 +28,15 @@ from tests.making import (
 )
 
 MISSING = History(None, "no baselines in baselines/")
-CHECKS = {"lpips": lpips, "clip": clip, "latents": latents, "memory": memory, "latency": latency, "coverage": coverage}
+CHECKS = {
+    "lpips": lpips,
+    "clip": clip,
+    "latents": latents,
+    "motion": motion,
+    "memory": memory,
+    "latency": latency,
+    "coverage": coverage,
+}
 FIGURES = ("scores", "memory", "timing", "coverage")
 #: As far beyond a limit as a comparison must still see.
 JUST = 1e-9
@@ -56,7 +64,7 @@ def manifest(*modules: tuple[str, str | None], component: str = "transformer") -
     return {component: Coverage(modules=made, asked="int8")}
 
 
-SCORES: dict[str, Any] = {"clip": (30.0, 30.0), "latents": (0.1, 0.1)}
+SCORES: dict[str, Any] = {"clip": (30.0, 30.0), "latents": (0.1, 0.1), "motion": (0.2, 0.2)}
 INT8_CLASS, MARLIN = ("WeightQBytesTensor", "int8"), ("MarlinInt8Tensor", "int8")
 
 
@@ -101,11 +109,11 @@ def test_a_figure_that_is_gone(name: str) -> None:
     assert found.why == "was measured when it was accepted, and is not now; if that is meant, accept this run"
 
 
-@pytest.mark.parametrize("name", ["lpips", "clip", "latents"])
+@pytest.mark.parametrize("name", ["lpips", "clip", "latents", "motion"])
 def test_one_score_that_is_gone(name: str) -> None:
     """Given scores of which one kind is missing now, then that one fails, and the others are compared as ever."""
     now = full(scores=msgspec.structs.replace(make_scores(**SCORES), **{name: ()}))
-    names = ("lpips", "clip", "latents")
+    names = ("lpips", "clip", "latents", "motion")
     assert {n: sure(CHECKS[n](now, accepted(full()))).verdict for n in names} == {
         n: "fail" if n == name else "pass" for n in names
     }
@@ -448,3 +456,57 @@ def test_k_is_in_the_basis() -> None:
     """Given a noise, then the basis holds accepted value, k, noise and floor, as DESIGN promises."""
     found = sure(lpips(scored(lpips=(0.02, 0.02)), accepted(scored(lpips=(0.02, 0.02)), make_noise(0.0001, 0.0001))))
     assert found.basis == f"accepted 0.02 + {K:g} x 0.0001 + 5e-05"
+
+
+def video(**scores: Any) -> Record:
+    """Two prompts that give a video of three frames each."""
+    return make_acceptable(scores=make_scores(**({"lpips": (0.02,) * 6} | scores)), frames=3)
+
+
+def test_motion_against_the_accepted() -> None:
+    """Given videos that moved as their references do, then standing still is a regression, and the prompt is named."""
+    before = accepted(video(motion=(0.1, 0.1)))
+    assert sure(motion(video(motion=(0.1, 0.102)), before)).verdict == "pass"
+    found = sure(motion(video(motion=(0.1, 1.0)), before))
+    assert found.verdict == "fail"
+    assert found.why.endswith("1.00000, accepted 0.10000, over 0.10800 for prompt 'a large blue square'")
+
+
+def test_motion_of_images() -> None:
+    """Given images, then nothing is said of motion, with a baseline or without one."""
+    assert motion(scored(), MISSING) is None
+    assert motion(scored(), accepted(scored())) is None
+
+
+def test_a_frame_far_beyond() -> None:
+    """Given one frame that is worse while another made up for it, then it fails and that frame is named."""
+    found = sure(lpips(video(lpips=(0.02,) * 4 + (0.03, 0.01)), accepted(video())))
+    assert (found.verdict, found.worst) == ("fail", 0.03)
+    assert found.why == "0.03000, accepted 0.02000, over 0.02020 for prompt 'a large blue square', frame 1"
+
+
+def test_another_number_of_frames() -> None:
+    """Given videos of another length than accepted, then nothing is compared."""
+    found = sure(lpips(video(), accepted(scored(lpips=(0.02,) * 10))))
+    assert (found.verdict, found.why) == ("new", "6 frames were scored, 10 when it was accepted")
+
+
+def test_frames_are_no_samples() -> None:
+    """Given noise that scatters over frames, then a mean has as much of it as one over its prompts, not its frames."""
+    noise = make_noise(*(0.001, -0.001) * 3)
+    found = sure(lpips(video(), accepted(video(), noise)))
+    assert found.limit == pytest.approx(0.02 + 3 * 0.001 / 2**0.5 + FLOORS["lpips"].absolute)
+    six = make_acceptable(prompts=tuple("abcdef"), scores=make_scores(lpips=(0.02,) * 6))
+    assert sure(lpips(six, accepted(six, noise))).limit == pytest.approx(
+        0.02 + 3 * 0.001 / 6**0.5 + FLOORS["lpips"].absolute
+    )
+
+
+def test_drift_of_videos() -> None:
+    """Given a reference's frames that moved, then mean and worst frame are limited, with the noise of its prompts."""
+    noise = make_noise(*(0.5, -0.5) * 3, score="pixels")
+    was, now = (reference(digit, frames=3) for digit in "19")
+    found = sure(drift(now, accepted(was, noise, moved=lambda: (0.1,) * 5 + (9.0,))))
+    assert (found.verdict, found.worst) == ("fail", 9.0)
+    assert found.value == pytest.approx(9.5 / 6)
+    assert found.limit == pytest.approx(3 * 0.5 / 2**0.5 + 0.5)

@@ -104,6 +104,15 @@ def test_every_number_of_a_cell() -> None:
     assert result.sheet == "cells/pixart/int8/bs1/sheet.png"
 
 
+def test_numbers_of_videos() -> None:
+    """Given videos, then the mean of their motion is among the numbers; without a limit it is said to be unjudged."""
+    record = make_record(scores=make_scores(lpips=(0.01,) * 6, motion=(0.1, 0.3)), frames=3)
+    result = judge(record, None, Limits.parse({"lpips": 1}).limits)
+    assert result.scores == pytest.approx({"lpips": 0.01, "lpips_worst": 0.01, "motion": 0.2})
+    assert result.notes == ("measured but not judged, as no budget is set: motion",)
+    assert judge(record, None, Limits.parse({"lpips": 1, "motion_worst": 1}).limits).notes == ()
+
+
 def test_notes() -> None:
     """Given a cell that did not repeat, and scores that say what they lack, then both are said."""
     record = make_record(repeatable=False, scores=make_scores(note="quality not judged: random weights"))
@@ -182,11 +191,11 @@ def test_every_check_can_be_waived() -> None:
         "memory": make_memory(10),
         "timing": make_timing(1.0, 1.0),
         "coverage": {"transformer": Coverage(modules=(module,))},
-        "scores": make_scores(clip=(30.0, 30.0), clip_reference=(30.0, 30.0), latents=(0.1, 0.1)),
+        "scores": make_scores(clip=(30.0, 30.0), clip_reference=(30.0, 30.0), latents=(0.1, 0.1), motion=(0.1, 0.1)),
         "images": ("images/00.png",),
     }
-    tables = ({"lpips": 1, "clip_drop": 1, "latents": 1, "memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit}
-              for unit in ("9 s", "9x"))  # fmt: skip
+    plain = dict.fromkeys(("lpips", "clip_drop", "latents", "motion"), 1)
+    tables = (plain | {"memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit} for unit in ("9 s", "9x"))
     past = History(None, "no baselines")
     found = {
         check.name

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from diffusers import LattePipeline
 from torch import nn
 
 from qregress import pipelines
 from qregress.errors import SourceError
-from qregress.pipelines.assemble import check_plain, initial_latents, load_folder
+from qregress.pipelines.assemble import check_plain, initial_latents, load_folder, video_length
+from qregress.pipelines.factories import Made
 from qregress.quantize import load_backend
+from tests.video_making import make_latte
 
 
 def test_dtypes_of_the_pocket_pipeline_on_a_cpu() -> None:
@@ -42,3 +48,46 @@ def test_quantized_weights_are_refused() -> None:
     load_backend("quanto").quantize(model, "int8", ())
     with pytest.raises(SourceError, match=r"transformer is quantized already \(WeightQBytesTensor\)"):
         check_plain("folder", "transformer", model, torch.float16)
+
+
+@pytest.fixture(scope="module")
+def latte(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Latte of one layer, made for videos of three frames."""
+    folder = tmp_path_factory.mktemp("latte")
+    make_latte(frames=3, layers=1).save_pretrained(folder)
+    return folder
+
+
+def test_initial_latents_of_videos(latte: Path) -> None:
+    """Given a pipeline of videos, then its noise has as many frames as a call asks for, or as it was made for."""
+    folder = pipelines.check(f"path:{latte}")
+    pipeline, roles = load_folder(folder, "float32", "cpu"), folder.family
+    assert video_length(pipeline, roles, {}) == 3
+    assert video_length(pipeline, roles, {"video_length": 1}) == 1
+    latents = initial_latents(pipeline, roles, 128, 64, 3, 5)
+    assert (latents.shape, latents.dtype) == ((1, 4, 5, 16, 8), torch.float32)
+    assert torch.equal(latents, initial_latents(pipeline, roles, 128, 64, 3, 5))
+    images = pipelines.check("pocket:pixart-sigma")
+    assert video_length(load_folder(images, "float32", "cpu"), images.family, {"video_length": 5}) is None
+
+
+@pytest.mark.parametrize("made_by", ["files", "a factory"])
+def test_a_float32_vae_decodes_videos(latte: Path, made_by: str) -> None:
+    """Given float16 on a CPU, where Latte hands its latents to the VAE as they are, then the VAE takes them."""
+    if made_by == "files":
+        pipeline = pipelines.load(f"path:{latte}", "float16", "cpu")
+    else:
+
+        def function(dtype: torch.dtype, device: str) -> Any:  # noqa: ARG001 - as factories are called
+            plain = LattePipeline.from_pretrained(latte, torch_dtype=dtype)
+            plain.vae.to(torch.float32)
+            return plain
+
+        made = Made(origin="here", function=function, components=None, call={}, trained=True)
+        pipeline = pipelines.load(made, "float16", "cpu")
+    assert (pipeline.transformer.dtype, pipeline.vae.dtype) == (torch.float16, torch.float32)
+    latents = torch.zeros(2, 4, 3, 4, 4, dtype=torch.float16)
+    with torch.no_grad():
+        frames = pipeline.decode_latents(latents, 3, decode_chunk_size=4)
+    assert (frames.shape, frames.dtype) == ((2, 3, 3, 32, 32), torch.float32)
+    assert bool(frames.isfinite().all())

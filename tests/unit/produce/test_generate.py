@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from qregress import pipelines
 from qregress.matrix import Setting, Workload
 from qregress.pipelines.assemble import initial_latents
-from qregress.pipelines.folder import Folder
-from qregress.produce.generate import Generated, generate
+from qregress.pipelines.families import FAMILIES
+from qregress.pipelines.folder import Folder, Source
+from qregress.produce.generate import Generated, generate, join
 from qregress.produce.variant import assemble, plans
+from tests.video_making import make_latte
 
 WORKLOAD = Workload(name="w", prompts=("a large red circle at the top on a plain white background",) * 2, steps=2)
 
@@ -88,3 +91,83 @@ def test_a_pattern_need_not_mean_every_component(
     setting = Setting(name="s", weights={"transformer": "int8", "text_encoder": "int8"}, exclude=exclude)
     planned = plans(pristine, setting)
     assert {name: planned[name].unmatched for name in unmatched} == unmatched
+
+
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def latte() -> Any:
+    """A Latte of one layer, which was made for videos of three frames, where the pipeline's default is sixteen."""
+    return make_latte(frames=FRAMES, layers=1)
+
+
+def make_videos(pipeline: Any, batch: range = range(2)) -> Generated:
+    """Videos of two prompts."""
+    latents = torch.cat([initial_latents(pipeline, FAMILIES["LattePipeline"], 64, 64, n, FRAMES) for n in range(2)])
+    source = Source(call={"height": 64, "width": 64, "clean_caption": False, "mask_feature": False})
+    return generate(pipeline, source, WORKLOAD, batch, latents)
+
+
+def test_videos(latte: Any) -> None:
+    """Given a pipeline of videos, then images are its frames, prompt by prompt, each decoded from its own latents."""
+    made = make_videos(latte)
+    assert (made.frames, made.images.shape, made.images.dtype) == (FRAMES, (2 * FRAMES, 3, 64, 64), torch.uint8)
+    assert (made.latents.shape, made.trajectory.shape) == ((2, 4, FRAMES, 8, 8), (2, 2, 4, FRAMES, 8, 8))
+    assert made.finite.tolist() == [True] * 2 * FRAMES
+    own = torch.stack([made.latents[prompt, :, frame] for prompt in range(2) for frame in range(FRAMES)])
+    with torch.no_grad():
+        decoded = latte.vae.decode(own / latte.vae.config.scaling_factor).sample
+    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert (made.images.float() - expected).abs().max() <= 1
+    assert len({image.numpy().tobytes() for image in made.images}) == 2 * FRAMES
+
+
+def test_a_video_does_not_depend_on_its_batch(latte: Any) -> None:
+    """Given a prompt alone and in a batch, then its frames are the same to a rounding of the last bit."""
+    together, alone = make_videos(latte), make_videos(latte, range(1, 2))
+    assert alone.images.shape[0] == FRAMES
+    assert (together.rows([1]).images.int() - alone.images.int()).abs().max() <= 1
+
+
+def videos(*prompts: int) -> Generated:
+    """Videos of two frames, each frame of one level: ten times the prompt, and its place."""
+    levels = [10 * prompt + frame for prompt in prompts for frame in range(2)]
+    return Generated(
+        images=torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone(),
+        finite=torch.tensor([level != 11 for level in levels]),
+        latents=torch.tensor(prompts, dtype=torch.float32).view(-1, 1, 1, 1, 1).expand(-1, 4, 2, 2, 2).clone(),
+        trajectory=torch.zeros(len(prompts), 1, 4, 2, 2, 2),
+        frames=2,
+    )
+
+
+def levels_of(made: Generated) -> list[int]:
+    """Of all images."""
+    return made.images[:, 0, 0, 0].tolist()
+
+
+def test_rows_of_videos() -> None:
+    """Given places of prompts, then their frames stay together and in order, and so does what is known of each."""
+    found = videos(0, 1, 2).rows([2, 1])
+    assert levels_of(found) == [20, 21, 10, 11]
+    assert found.finite.tolist() == [True, True, True, False]
+    assert found.latents[:, 0, 0, 0, 0].tolist() == [2.0, 1.0]
+    assert found.videos[1, 1, 0, 0, 0] == 11
+
+
+def test_videos_joined() -> None:
+    """Given two calls, then joined they are one call's videos, and taken apart again the same."""
+    found = join([videos(0), videos(1, 2)])
+    assert found.equals(videos(0, 1, 2))
+    assert found.rows([1, 2]).equals(videos(1, 2))
+
+
+def test_videos_that_differ() -> None:
+    """Given one frame in another place, or the same images as videos of another length, then they are not equal."""
+    made = videos(0, 1)
+    swapped = Generated(made.images[[1, 0, 2, 3]], made.finite, made.latents, made.trajectory, 2)
+    longer = Generated(made.images, made.finite, made.latents, made.trajectory, 4)
+    assert not made.equals(swapped)
+    assert not made.equals(longer)
+    assert made.equals(videos(0, 1))

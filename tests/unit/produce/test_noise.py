@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import UNSET
 
+from qregress.produce import scoring
 from qregress.produce.generate import Generated, join
 from qregress.produce.noise import measure
 from qregress.record import Noise, NoiseVariant, Record, Scores
@@ -225,3 +227,57 @@ def test_mean_over_more_prompts_scatters_less() -> None:
     assert scatter.of_mean("latents", 100) == pytest.approx(0.01)
     common = Noise(variants=(NoiseVariant(name="batch", latents=(0.1, 0.1)),))
     assert common.of_mean("latents", 100) == pytest.approx(0.1)
+
+
+def moving(speed: int, prompts: int = 3) -> Generated:
+    """Videos of three frames, smooth and of many levels, which get brighter downwards by so many levels a frame."""
+    ramp = torch.linspace(10, 200, 64).expand(3, 64, 64)
+    down = torch.linspace(0, 1, 64).view(1, 64, 1)
+    frames = [(ramp + prompt + down * speed * frame).to(torch.uint8) for prompt in range(prompts) for frame in range(3)]
+    latents = torch.linspace(0, 1, 64).view(8, 8).expand(prompts, 4, 3, 8, 8).clone()
+    return Generated(torch.stack(frames), torch.ones(3 * prompts, dtype=torch.bool), latents, latents[:, None], 3)
+
+
+def test_noise_of_videos() -> None:
+    """Given a variant that moves faster, then each frame's and each prompt's scores are those of its own entries."""
+    base, own = moving(10), moving(11)
+    scores = Scores(lpips=(0.0,) * 9, clip=(0.0,) * 9, latents=(0.0,) * 3, motion=scoring.motions(own, base))
+    record = make_record(prompts=PROMPTS, scores=scores, repeatable=True, frames=3)
+    options: dict[str, Any] = {"device": "cuda", "clip": "pocket", "lpips": "st-alex", "batch_size": 1}
+
+    def call(batch: Sequence[int]) -> Generated:
+        return own.rows(batch) if len(batch) > 1 else moving(14).rows(batch)
+
+    found = measure(call, record, own, base, on_variant=lambda *_: None, **options)
+    counts = {v.name: (len(v.lpips), len(v.clip), len(v.pixels), len(v.latents)) for v in found.variants}
+    assert counts == {"again": (6, 6, 6, 2), "batch": (6, 6, 6, 2), "attention": (9, 9, 9, 3)}
+    assert of(found, "again", "motion") == of(found, "batch", "motion") == (0.0, 0.0)
+    before, after = (scoring.motions(made, base) or () for made in (own, moving(14)))
+    expected = [b - a for a, b in zip(before, after, strict=True)]
+    assert of(found, "attention", "motion") == pytest.approx(expected)
+    assert of(found, "attention", "pixels")[::3] == (0.0,) * 3
+    assert found.of_prompt("motion") == pytest.approx(max(expected))
+    assert min(expected) > 0.2
+
+
+def test_a_video_that_breaks_is_named_with_its_frame() -> None:
+    """Given a variant whose one frame is black, then it is unsound, and the frame is named."""
+    own = moving(10)
+    record = make_record(prompts=PROMPTS, scores=UNTRAINED, repeatable=True, frames=3)
+
+    def call(batch: Sequence[int]) -> Generated:
+        rows = own.rows(batch)
+        images = rows.images.clone()
+        images[list(batch).index(1) * 3 + 2 if 1 in batch else 0] = 0
+        return Generated(images, rows.finite, rows.latents, rows.trajectory, 3)
+
+    options: dict[str, Any] = {"device": "cuda", "clip": "pocket", "lpips": "st-alex", "batch_size": 4}
+    found = measure(call, record, own, own, on_variant=lambda *_: None, **options)
+    unsound = {variant.name: variant.unsound for variant in found.variants}
+    assert unsound["again"] is None
+    assert str(unsound["attention"]).startswith("prompt 1, frame 2: black, ")
+
+
+def test_images_have_no_noise_of_motion() -> None:
+    """Given images, then their noise says nothing of motion."""
+    assert all(variant.motion is UNSET for variant in noise(partial(answer, [], together=0.25)).variants)

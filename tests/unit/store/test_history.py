@@ -99,6 +99,25 @@ def test_drift(store: Store, run: Path) -> None:
     assert [check.verdict for check in checks if check.name == "drift.reference"] == ["fail"]
 
 
+def test_drift_of_videos(tmp_path: Path) -> None:
+    """Given a reference's videos, then each frame is held against the accepted one at its place."""
+    names = tuple(f"images/{index:02d}.png" for index in range(6))
+    record = finished_record(REFERENCE, images=names, frames=3)
+    store, run = Store(tmp_path / "baselines"), write_run(tmp_path / "videos", [record])
+    with FinishedRun(run) as finished:
+        accept(store, finished, [REFERENCE], REASON)
+        entry = store.find(CLASS, REFERENCE)
+        assert entry is not None
+        assert entry.baseline.images == tuple(f"images/{index:02d}.webp" for index in range(6))
+
+        def read(name: str) -> bytes:
+            return png(99) if name == names[4] else finished.image(REFERENCE, name)
+
+        moved = history(store, record, read).moved()
+    assert moved is not None
+    assert [value > 0 for value in moved] == [False] * 4 + [True, False]
+
+
 def test_drift_without_images(tmp_path: Path, run: Path) -> None:
     """Given digests only, or another number of images, then how far a reference moved cannot be said."""
     store = Store(tmp_path / "baselines")
