@@ -7,6 +7,7 @@ family, which objective and all sizes stand in `training/recipes/<recipe>.toml`.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 import tomllib
 from collections.abc import Callable
@@ -77,6 +78,17 @@ def captions(family: Family, codes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(both), empty.short()
 
 
+def vocabulary(family: Family) -> str:
+    """SHA-256 of the token ids of some captions, hex.
+
+    SentencePiece orders pieces of one score differently on different machines: a checkpoint and a tokenizer that was
+    made again elsewhere need not fit each other.
+    """
+    codes = scenes.sample(256, torch.Generator().manual_seed(0), held=None)
+    ids = family.tokens(text.words(codes), torch.ones(len(codes), dtype=torch.bool))
+    return hashlib.sha256(ids.long().numpy().tobytes()).hexdigest()
+
+
 def keeps(family: Family, count: int, table: dict[str, Any], generator: torch.Generator) -> Tensor:
     """Which token ids are the caption's and not the empty prompt's, (count, ids).
 
@@ -121,7 +133,7 @@ def train(
         module.to(device)
     for module in family.modules.values():
         module.train()
-    trainer = Trainer(family.modules, settings, length, folder)
+    trainer = Trainer(family.modules, settings, length, folder, vocabulary(family))
     vae = shared_vae(recipe, zoo).to(device)
     runtime.compile_blocks(family.blocks)
     loss = Graph(loss_of(family, objectives.build(recipe["objective"], device)), trainer.parameters)
@@ -159,7 +171,8 @@ def train(
 def load(recipe: dict[str, Any], folder: Path, zoo: Path) -> Family:
     """The family with the averaged weights of a checkpoint, on the CPU."""
     family = BUILDERS[recipe["family"]](recipe["model"], zoo / recipe["family"])
-    runtime.load_average(family.modules, folder)
+    state = runtime.load_average(family.modules, folder)
+    runtime.check_vocabulary(state, vocabulary(family), folder)
     return family
 
 

@@ -63,8 +63,15 @@ class Length:
 class Trainer:
     """Steps the named modules' parameters, keeps their running average, and writes checkpoints into `folder`."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], settings: Optimizer, length: Length, folder: Path) -> None:
-        self.settings, self.folder = settings, folder
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        settings: Optimizer,
+        length: Length,
+        folder: Path,
+        vocabulary: str | None = None,
+    ) -> None:
+        self.settings, self.folder, self.vocabulary = settings, folder, vocabulary
         self.named = {
             f"{component}.{name}": parameter
             for component, module in modules.items()
@@ -167,6 +174,7 @@ class Trainer:
         seconds = self.seconds + time.monotonic() - self._began
         state_json = {
             "step": self.step, "seconds": seconds, "losses": self.losses, "settings": asdict(self.settings),
+            "vocabulary": self.vocabulary,
         }  # fmt: skip
         (fresh / "state.json").write_text(json.dumps(state_json), encoding="utf-8")
         old = self.folder.with_name(self.folder.name + ".old")
@@ -178,6 +186,7 @@ class Trainer:
 
     def _load(self) -> None:
         state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        check_vocabulary(state, self.vocabulary, self.folder)
         self.step, self.seconds = state["step"], state["seconds"]
         self.losses = [(step, loss) for step, loss in state["losses"]]
         weights = load_file(self.folder / "weights.safetensors", device=str(self.device))
@@ -214,6 +223,16 @@ def load_average(modules: Mapping[str, nn.Module], folder: Path) -> dict[str, ob
             raise ValueError(f"{folder} does not fit {component}: {sorted(parameters & set(missing))}, {unexpected}")
     state: dict[str, object] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def check_vocabulary(state: Mapping[str, object], vocabulary: str | None, folder: Path) -> None:
+    """Raises ValueError for weights that were trained with other token ids: they would read every word as another."""
+    trained = state.get("vocabulary")
+    if vocabulary is not None and trained not in (None, vocabulary):
+        raise ValueError(
+            f"{folder} was trained with another vocabulary than the tokenizers here make; "
+            "copy the tokenizers' folders from where it was trained"
+        )
 
 
 def device() -> torch.device:

@@ -64,6 +64,17 @@ def test_training_calls_the_components_as_the_pipeline_does(name: str) -> None:
     assert changed > 1e-3
 
 
+def test_the_vocabulary_tells_another_order_of_pieces() -> None:
+    """Given a tokenizer with two words in each other's place, then its token ids are another vocabulary."""
+    family = built(denoise.read_recipe("aura_flow"))
+    before = denoise.vocabulary(family)
+    assert before == denoise.vocabulary(built(denoise.read_recipe("aura_flow")))
+    table: Any = family
+    ids = table._table.ids
+    ids[[4, 5]] = ids[[5, 4]]
+    assert denoise.vocabulary(family) != before
+
+
 def test_captions_are_dropped_for_each_encoder_apart() -> None:
     """Given an encoder's share, then encoders lose captions independently, and all of them with the common share."""
     family = built(denoise.read_recipe("sd3"))

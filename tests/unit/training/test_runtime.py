@@ -35,6 +35,18 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
 
 
+def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    """Given weights that were trained with other token ids, then they are neither continued nor exported."""
+
+    def trainer(vocabulary: str | None) -> Trainer:
+        return Trainer({"line": nn.Linear(1, 1)}, SETTINGS, Length(10, None, hold=False), tmp_path / "run", vocabulary)
+
+    trainer("one").save()
+    trainer("one")
+    with pytest.raises(ValueError, match="run was trained with another vocabulary than the tokenizers here make"):
+        trainer("other")
+
+
 def test_rate_warms_up_holds_and_decays(tmp_path: Path) -> None:
     """The course of the learning rate over ten steps."""
     model = nn.Linear(1, 1)
