@@ -278,7 +278,8 @@ class PytestSession:
         outside = len(self._cells.keys() - self._selected)
         if outside:
             runs = "qregress run --all, or --qregress-select=all for pytest, runs them"
-            text += f"{outside} more cells are not in the selection '{self._selection}': {runs}\n"
+            which = "1 more cell is" if outside == 1 else f"{outside} more cells are"
+            text += f"{which} not in the selection '{self._selection}': {runs}\n"
         return text + self._keeping.report(width, color=color)
 
     def failures(self) -> list[str]:

@@ -28,7 +28,7 @@ def test_the_configurations_own_choice(selecting: Project, spread: tuple[str, ..
     assert selecting.produced() == [REFERENCE, INT8]
     run = selecting.results()
     assert (run.selection, run.not_run, run.complete) == ("fast", {}, True)
-    told = "1 more cells are not in the selection 'fast': qregress run --all, or --qregress-select=all*"
+    told = "1 more cell is not in the selection 'fast': qregress run --all, or --qregress-select=all*"
     result.stdout.fnmatch_lines([told])
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from qregress import cli, config
 from qregress.cli import starter
+from qregress.matrix import canonical
 from tests.making import write_folder
 
 _CELLS = 5
@@ -141,9 +142,15 @@ def test_the_configuration_is_the_embedded_one(tmp_path: Path) -> None:
     known = {cell.id: cell for cell in embedded.cells()}
     assert len(written.cells()) == _CELLS
     for cell in written.cells():
-        assert cell == known[cell.id]
+        same = known[cell.id]
+        assert (cell.pipeline, canonical(cell.setting), cell.workload) == (
+            same.pipeline,
+            canonical(same.setting),
+            same.workload,
+        )
         assert written.budgets.of(cell.id) == embedded.budgets.of(cell.id)
-    assert (written.metrics, written.run) == (embedded.metrics, embedded.run)
+    assert written.metrics == embedded.metrics
+    assert written.run == msgspec.structs.replace(embedded.run, select=None)
 
 
 def test_the_example_of_a_pipeline(tmp_path: Path) -> None:
