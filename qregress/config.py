@@ -352,16 +352,17 @@ class _Loader:
         for setting in settings:
             if not setting.is_for(pipeline.name):
                 continue
-            key = f"settings.{setting.name}.weights"
-            weights = setting.of(pipeline.roles).weights if pipeline.roles is not None else setting.weights
-            for component in weights:
-                if component not in names and (pipeline.roles is not None or component not in ROLES):
-                    near = nearest(component, {*names, *ROLES})
-                    self.fail(
-                        f"{key}.{component}", f"pipeline '{pipeline.name}' has no component '{component}'; {near}"
-                    )
-            if not weights:
-                self.fail(key, f"pipeline '{pipeline.name}' has none of: {', '.join(setting.weights)}")
+            for name in setting.weights:
+                key = f"settings.{setting.name}.weights.{name}"
+                if pipeline.roles is None and name in ROLES:
+                    continue  # known when its function has been called
+                found = pipeline.roles.members(name) if pipeline.roles is not None else (name,)
+                if not found:
+                    self.fail(key, f"pipeline '{pipeline.name}' has no {name.replace('_', ' ')}")
+                for component in found:
+                    if component not in names:
+                        near = nearest(component, {*names, *ROLES} if pipeline.roles is not None else names)
+                        self.fail(key, f"pipeline '{pipeline.name}' has no component '{component}'; {near}")
 
     def workload(self, name: str, table: _Workload) -> Workload:
         key = f"workloads.{name}"

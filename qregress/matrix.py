@@ -21,6 +21,8 @@ REFERENCE = "reference"
 #: What a setting may name in place of components, and in place of a pattern, so that it means several pipelines.
 DENOISER, TEXT_ENCODERS, FINAL = "denoiser", "text_encoders", "final_projection"
 ROLES = (DENOISER, TEXT_ENCODERS)
+#: What is certainly no text encoder.
+_NO_TEXT = ("transformer", "unet", "vae")
 #: Of a setting or workload: what it is called and whom it is for is no part of what it asks for.
 _BESIDE = ("name", "pipelines")
 
@@ -41,20 +43,26 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 class Roles(msgspec.Struct, frozen=True, kw_only=True):
     """Which components of a pipeline do what.
 
-    ``text_encoders``: in their order. ``final``: the denoiser's last projection, which is left out by convention where
-    weights have few bits; ``None`` where that is not known.
+    ``text_encoders``: in their order. ``more_denoisers``: of pipelines that have one for each part of the way.
+    ``final``: the denoiser's last projection, which is left out by convention where weights have few bits; ``None``
+    where that is not known.
     """
 
     denoiser: str
     text_encoders: tuple[str, ...] = ()
+    more_denoisers: tuple[str, ...] = ()
     final: str | None = None
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The components that a role stands for; of any other name, that component."""
+        roles = {DENOISER: (self.denoiser, *self.more_denoisers), TEXT_ENCODERS: self.text_encoders}
+        return roles.get(name, (name,))
 
     def weights(self, asked: dict[str, str]) -> dict[str, str]:
         """Component -> weight type, with components in place of roles; one that is named itself keeps its own type."""
-        members = {DENOISER: (self.denoiser,), TEXT_ENCODERS: self.text_encoders}
         found: dict[str, str] = {}
-        for name in sorted(asked, key=lambda name: name not in members):
-            found |= dict.fromkeys(members.get(name, (name,)), asked[name])
+        for name in sorted(asked, key=lambda name: name not in ROLES):
+            found |= dict.fromkeys(self.members(name), asked[name])
         return found
 
     def patterns(self, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,4 +202,10 @@ def product(pipelines: Iterable[Pipeline], settings: Iterable[Setting], workload
 
 
 def _has(factory: Factory | None, setting: Setting) -> bool:
-    return factory is None or factory.components is None or set(setting.weights) <= {*factory.components, *ROLES}
+    """Whether a factory offers what a setting names; which of its components has which role, its class will tell."""
+    if factory is None or factory.components is None:
+        return True
+    offered = {*factory.components, DENOISER}
+    if not offered <= {*_NO_TEXT, DENOISER}:
+        offered.add(TEXT_ENCODERS)
+    return set(setting.weights) <= offered

@@ -77,7 +77,8 @@ def act(options: argparse.Namespace) -> int:
         factories.import_conftest(Path.cwd())
         code = pytest.main(arguments, plugins=[_Named(display), reporter])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and options.k:
-        print(f"no cell was run: none that this device runs matches -k {options.k!r}", file=sys.stderr)
+        which = "of this selection and device" if options.select is None else "that this device runs"
+        print(f"no cell was run: none {which} matches -k {options.k!r}", file=sys.stderr)
     return int(code)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from qregress.config import Config, embedded_path
+from qregress.config import EVERYTHING, Config, embedded_path
 from qregress.doctor.abilities import Ability
 from qregress.doctor.facts import Cells, Fact
 from qregress.matrix import DEVICES, Cell
@@ -54,9 +54,13 @@ def without_torch(config: Config) -> tuple[Cells, tuple[Fact, ...]]:
 
 
 def _found(config: Config, count: int) -> str:
+    name, selected = config.selection(None)
+    cells = (
+        f"{count} cells" if name == EVERYTHING else f"{count} cells, {len(selected)} of them in the selection '{name}'"
+    )
     if config.path == embedded_path():
-        return f"the embedded matrix, as there is no qregress.toml here: {count} cells"
-    return f"{config.path}: {count} cells"
+        return f"the embedded matrix, as there is no qregress.toml here: {cells}"
+    return f"{config.path}: {cells}"
 
 
 def _on(kind: str, cells: list[Cell], abilities: list[Ability], *, here: bool) -> Fact:

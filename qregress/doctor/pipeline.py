@@ -23,11 +23,13 @@ def describe(name: str, path: Path) -> Diagnosis:
 
     Raises ``ConfigError`` where it is neither, ``SourceError`` where its files are not whole.
     """
-    loaded = configuration.load(path, factories.of_folder(Path.cwd()))
-    named = {pipeline.name: pipeline for pipeline in loaded.pipelines}
-    pipeline = named.get(name)
-    if pipeline is None and ":" not in name:
-        raise ConfigError(f"{path}: no pipeline '{name}'; {nearest(name, named)}, or a source as in pocket:sd3")
+    pipeline, loaded = None, None
+    if ":" not in name:  # a source is looked at without a configuration, which may be what is wrong
+        loaded = configuration.load(path, factories.of_folder(Path.cwd()))
+        named = {pipeline.name: pipeline for pipeline in loaded.pipelines}
+        if name not in named:
+            raise ConfigError(f"{path}: no pipeline '{name}'; {nearest(name, named)}, or a source as in pocket:sd3")
+        pipeline = named[name]
     sections = []
     if pipeline is not None and pipeline.factory is not None:
         verdict = "its roles are known when a run has called it"
@@ -37,7 +39,7 @@ def describe(name: str, path: Path) -> Diagnosis:
         look = "inferred: look whether that is right; a setting may name components and modules itself"
         verdict = f"{folder.class_name}, {look if folder.family.inferred else 'a known class'}"
         sections.append(_folder(folder))
-    if pipeline is not None:
+    if pipeline is not None and loaded is not None:
         sections.append(_settings(pipeline, loaded))
     return Diagnosis(
         qregress=__version__,
@@ -61,13 +63,16 @@ def _folder(folder: Folder) -> Section:
     module = _skeleton(folder, family)
     facts = [
         Fact(name="class", state="ok", detail=f"{folder.class_name}, {how}"),
-        Fact(name="denoiser", state="ok", detail=_component(folder, family.denoiser)),
+        *(
+            Fact(name="denoiser", state="ok", detail=_component(folder, name))
+            for name in (family.denoiser, *family.more_denoisers)
+        ),
         *_text_encoders(folder, family),
         _vae(folder, family),
         _final(family, module),
         _fuses(family, module),
     ]
-    roles = {family.denoiser, *family.text_encoders, family.vae}
+    roles = {family.denoiser, *family.more_denoisers, *family.text_encoders, family.vae}
     others = [name for name in folder.components if name not in roles]
     facts += [Fact(name="no role", state="ok", detail=f"{_component(folder, name)}, as it is") for name in others]
     trained = "trained" if folder.trained else "random weights: quality is not judged"
@@ -119,18 +124,16 @@ def _component(folder: Folder, name: str) -> str:
 
 
 def _skeleton(folder: Folder, family: Family) -> Any:
-    """The denoiser without weights, ``None`` for a class that this diffusers does not have or cannot build."""
-    import diffusers
-    import torch
-
-    kind = getattr(diffusers, folder.kinds[family.denoiser][1], None)
-    if kind is None:
-        return None
+    """The denoiser without weights, ``None`` where this diffusers does not have its class or cannot build it."""
     place = folder.shared.get(family.denoiser, folder.path / family.denoiser)
+    config = read_json(place / "config.json")
     try:
+        import diffusers
+        import torch
+
         with torch.device("meta"):
-            return kind.from_config(read_json(place / "config.json"))
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            return getattr(diffusers, folder.kinds[family.denoiser][1]).from_config(config)
+    except Exception:  # noqa: BLE001 - a class of one's own, or libraries that cannot be imported: plain doctor says so
         return None
 
 

@@ -63,6 +63,8 @@ class PytestSession:
         )
         self._cells = {cell.id: cell for cell in loaded.cells()}
         self._selected = frozenset(selected)
+        #: Tests of cells that only the selection keeps from running.
+        self._outside = 0
         self._chosen: set[str] = set()
         self._writer = RunWriter(
             self._session.folder, list(self._cells), commit=commit(config.rootpath), selection=self._selection
@@ -127,6 +129,7 @@ class PytestSession:
             selected = cell_id is None or cell_id in self._selected
             runs = cell_id is None or self._session.runs_here(self._cells[cell_id])
             (kept if runs and selected else gone).append(item)
+            self._outside += not selected
             if cell_id is not None and selected and not runs:
                 pipeline = self._cells[cell_id].pipeline
                 kind = self._session.device.partition(":")[0]
@@ -237,8 +240,8 @@ class PytestSession:
         return told
 
     def _is_full(self) -> bool:
-        """Whether every cell of the configuration was run, or is another device's."""
-        return self._chosen | self._writer.not_run.keys() == self._cells.keys()
+        """Whether every cell of the selection was run, or is another device's."""
+        return self._chosen | self._writer.not_run.keys() >= self._selected
 
     @property
     def _accept_it(self) -> str:
@@ -261,7 +264,7 @@ class PytestSession:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to report: most pytest runs have nothing to do with cells."""
-        return self._session.opened or bool(self._writer.not_run)
+        return self._session.opened or bool(self._writer.not_run) or self._outside > 0
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """The table and the counts, under pytest's own summary."""

@@ -175,6 +175,9 @@ def drift(record: Record, history: History) -> Check | None:
         return Check(
             name=name, verdict="pass", value=0.0, limit=0.0, basis="equal bits", why="the accepted images, bit by bit"
         )
+    if was.images and len(was.images) != len(record.images):
+        why = f"the reference gave {len(record.images)} images, {len(was.images)} when it was accepted"
+        return Check(name=name, verdict="fail", why=why)
     moved = history.moved()
     if moved is None:
         same = record.latents_sha256 == was.latents_sha256
@@ -209,7 +212,9 @@ def _compared(
     before, now = _finite(pick(entry.baseline.scores)), _finite(pick(record.scores))
     if len(before) != len(now):
         what = "prompts" if prompts_of(record, range(len(now)), len(now)) == len(now) else "frames"
-        return Check(name=name, verdict="new", why=f"{len(now)} {what} were scored, {len(before)} when it was accepted")
+        # The same prompts were asked for, or the record were not comparable.
+        why = f"{len(now)} {what} were scored, {len(before)} when it was accepted"
+        return Check(name=name, verdict="fail", why=why)
     if score in _LEARNED:
         try:
             _same_weights(score, record.scores, entry.baseline.scores)

@@ -108,7 +108,7 @@ def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
         roles, parts = family_of(pipeline), pipeline.components
     except ConfigError as error:
         raise FactoryError(f"{made.origin}: {error}") from None
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         told = f"{made.origin}: {kind} is no class as diffusers wants it"
         raise FactoryError(f"{told}: arguments that are no components need a default") from error
     modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}

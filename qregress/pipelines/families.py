@@ -49,7 +49,10 @@ Kind = tuple[str, str]
 _DENOISER = re.compile(r"Transformer\dDModel\Z|DiT(\dD)?Model\Z|DiTModel\Z|UNet(?!Control)|UVit")
 _VAE = re.compile(r"Autoencoder|VQModel|VAE\Z")
 #: Of transformers: what has weights and reads no text.
-_NO_TEXT = re.compile(r"Tokenizer|Processor|Extractor|Vision(?!Text)|ImageEncoder|Vocoder|HifiGan|Safety")
+_NO_TEXT = re.compile(
+    r"Tokenizer|Processor|Extractor|Vision(?!Text)|ImageEncoder|Depth|Segmentation|Detection|Classification"
+    r"|Vocoder|HifiGan|Safety"
+)
 _USUAL = ("transformer", "unet", "vae")
 #: Names that denoisers of diffusers give to their last projection.
 _FINAL = ("proj_out", "norm_out.linear_2", "final_layer.linear", "final_layer", "head", "conv_out")
@@ -63,9 +66,12 @@ def family(class_name: str, components: Mapping[str, Kind]) -> Family:
     known = FAMILIES.get(class_name)
     if known is None:
         return infer(class_name, components)
+    if known.denoiser not in components:
+        raise ConfigError(f"{class_name}: has no {known.denoiser}; name a pipeline with all that it generates with")
     # SD3 is often loaded without its T5.
     present = tuple(name for name in known.text_encoders if name in components)
-    return msgspec.structs.replace(known, text_encoders=present)
+    vae = known.vae if known.vae in components else None
+    return msgspec.structs.replace(known, text_encoders=present, vae=vae)
 
 
 def infer(class_name: str, components: Mapping[str, Kind]) -> Family:
@@ -88,6 +94,7 @@ def infer(class_name: str, components: Mapping[str, Kind]) -> Family:
     vaes = of_type("diffusers", _VAE)
     return Family(
         denoiser=denoisers[0],
+        more_denoisers=tuple(denoisers[1:]),
         text_encoders=tuple(sorted(texts, key=_natural)),
         vae=vaes[0] if vaes else None,
         final=None,

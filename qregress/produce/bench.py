@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 
 from qregress import pipelines
 from qregress.errors import ProduceError
-from qregress.matrix import FINAL, REFERENCE, ROLES, TEXT_ENCODERS, Cell, Pipeline, Setting, Workload, canonical
+from qregress.matrix import DENOISER, FINAL, REFERENCE, Cell, Pipeline, Setting, Workload, canonical
 from qregress.pipelines.assemble import check_apart, family_of, initial_latents, sample_size, video_length
 from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.families import final_projection
@@ -56,12 +56,11 @@ class Bench:
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
-        cell = self._fitted(cell)
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         if self._out.record(reference.id) is None:
             self._out.write_record(self._run_reference(reference))
         if not cell.setting.is_reference:
-            self._out.write_record(self._run_cell(cell, resolve))
+            self._out.write_record(self._run_cell(self._fitted(cell), resolve))
 
     def measure_noise(self, cell: Cell) -> None:
         """Add the noise floor to the record of the cell that ran last, or of a reference, whichever process ran it.
@@ -102,16 +101,21 @@ class Bench:
         if roles.final is None:
             names = (name for name, _ in getattr(pipeline, roles.denoiser).named_modules())
             roles = msgspec.structs.replace(roles, final=final_projection(names))
-        fitted = setting.of(roles)
-        lacks = next((word for word in (*ROLES, FINAL) if word in {*fitted.weights, *fitted.exclude}), None)
-        if lacks is None and not fitted.weights:
-            lacks = TEXT_ENCODERS
-        if lacks is not None:
+        offered = cell.pipeline.factory.components if cell.pipeline.factory is not None else None
+        if offered is not None:
+            encoders = tuple(name for name in roles.text_encoders if name in offered)
+            roles = msgspec.structs.replace(roles, text_encoders=encoders)
+        lacks = [name for name in setting.weights if not roles.members(name)]
+        if DENOISER in setting.weights and offered is not None and not {*roles.members(DENOISER)} <= {*offered}:
+            lacks.append(DENOISER)
+        if FINAL in setting.exclude and roles.final is None:
+            lacks.append(FINAL)
+        if lacks:
             raise ProduceError(
-                f"setting '{setting.name}' names '{lacks}', and {type(pipeline).__name__} is not known to have any: "
-                "name components and modules themselves"
+                f"setting '{setting.name}' names '{lacks[0]}', and {cell.pipeline.name} "
+                f"({type(pipeline).__name__}) is not known to offer any: name components and modules themselves"
             )
-        return msgspec.structs.replace(cell, setting=fitted)
+        return msgspec.structs.replace(cell, setting=setting.of(roles))
 
     def _load(self, dtype: str) -> DiffusionPipeline:
         """The unquantized pipeline in one compute dtype; never modified."""

@@ -107,8 +107,23 @@ def drawn_latents(pipeline: DiffusionPipeline, source: Source, workload: Workloa
     """The initial noise that a pipeline draws for one prompt, as its ``latents`` argument takes it, float32 on the CPU.
 
     For pipeline classes whose latents have a shape of their own (packed, or with frames): the pipeline is called up to
-    its first step. Raises ``ProduceError`` for one that takes no step with its scheduler.
+    its first step, and again with what it had drawn, as classes multiply what they are given by factors of their own.
+    Raises ``ProduceError`` for one that takes no step with its scheduler, or does more to latents than that.
     """
+    drawn = _first_sample(pipeline, source, workload, index, None)
+    again = _first_sample(pipeline, source, workload, index, drawn)
+    factor = float((again * drawn).sum() / drawn.square().sum()) if again.shape == drawn.shape else 0.0
+    # Half-precision latents are rounded to 1 part in 1000.
+    if factor == 0.0 or not torch.allclose(again, factor * drawn, rtol=0.01, atol=0.01 * float(again.std())):
+        name = type(pipeline).__name__
+        raise ProduceError(f"{name} changes latents that it is given: what it draws itself cannot be given to it again")
+    return drawn / factor
+
+
+def _first_sample(
+    pipeline: DiffusionPipeline, source: Source, workload: Workload, index: int, latents: torch.Tensor | None
+) -> torch.Tensor:
+    """The latents at the first step of one prompt, float32 on the CPU."""
     scheduler = pipeline.scheduler
     original = scheduler.step
 
@@ -121,11 +136,11 @@ def drawn_latents(pipeline: DiffusionPipeline, source: Source, workload: Workloa
         pipeline(
             prompt=[workload.prompts[index]],
             generator=[torch.Generator().manual_seed(workload.seed + index)],
+            latents=None if latents is None else latents.to(pipeline.device, pipeline.dtype),
             **call_arguments(source, workload),
         )
     except _FirstStep as first:
-        # Pipelines multiply what they are given by this, too.
-        return (first.sample.float() / float(getattr(scheduler, "init_noise_sigma", 1.0))).cpu()
+        return first.sample.float().cpu()
     finally:
         del scheduler.step
     raise ProduceError(f"{type(pipeline).__name__} takes no step of its scheduler: its initial noise cannot be told")

@@ -56,7 +56,7 @@ def test_the_embedded_configuration_is_checked_too(project: Project, monkeypatch
     """Given no configuration and a zoo that cannot be read, then that is one line as well, not a broken collection."""
     (project.path / "qregress.toml").unlink()
     monkeypatch.setattr(pocket, "zoo", lambda: project.path)
-    assert "pipelines.pixart-sigma.source: unknown pocket pipeline" in usage_error(project.run())
+    assert "pipelines.aura-flow.source: unknown pocket pipeline" in usage_error(project.run())
 
 
 def test_unknown_option(project: Project) -> None:

@@ -80,7 +80,7 @@ def test_a_device_that_it_does_not_list(registered: Project) -> None:
     [
         ("def mine", "@qregress.pipeline('mine')\ndef mine", "pipeline 'mine' is registered twice, in "),
         ('"mine"', '"pixart"', "qregress.toml: pipelines.pixart: the name is taken by @qregress.pipeline in "),
-        (', "text_encoder"', "", "pipeline 'mine' has no component 'text_encoder'; did you mean 'text_encoders'?"),
+        (', "text_encoder"', "", "pipeline 'mine' has no component 'text_encoder'; allowed: transformer"),
         ("import qregress\n", "import qregress\nqregress.pipeline('a b')(print)\n", "has the name 'a b', not one of"),
     ],
 )

@@ -46,6 +46,25 @@ def test_a_selection_and_an_expression(selecting: Project, spread: tuple[str, ..
     assert selecting.produced() == [INT8]
 
 
+def test_an_expression_for_what_is_outside(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given ``-k`` for cells outside of the selection alone, then nothing is collected, and why is said."""
+    result = selecting.run_apart("-k", "int8+te", *spread)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    if spread != ("-n2",):  # only the processes of xdist have seen tests
+        result.stdout.fnmatch_lines(["1 more cell is not in the selection 'fast': *"])
+
+
+def test_orphans_of_a_selection(selecting: Project, spread: tuple[str, ...]) -> None:
+    """Given a baseline that no cell of the configuration asks for, when all of the selection has run, then it fails."""
+    selecting.configure(('store = "none"', 'store = "images"'))
+    selecting.configure(("[settings.int8]", "[settings.int9]"), ('"pixart/int8"]', '"pixart/int9"]'))
+    selecting.run("--qregress-refresh=missing").assert_outcomes(passed=2)
+    selecting.configure(("[settings.int9]", "[settings.int8]"), ('"pixart/int9"]', '"pixart/int8"]'))
+    result = selecting.run_apart(*spread)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "pixart/int9/bs1" in result.stdout.str()
+
+
 def test_an_unknown_selection(selecting: Project, spread: tuple[str, ...]) -> None:
     """Given a name that the configuration does not have, then one line, exit code 4, and nothing runs."""
     result = selecting.run_apart("--qregress-select=fest", *spread)

@@ -86,6 +86,9 @@ def test_it_runs(finished: Finished) -> None:
     assert record is not None, finished.output
     assert (record.status, record.repeatable, record.reference_repeatable) == ("ran", True, True), record.message
     asked = {name: manifest.asked for name, manifest in record.coverage.items()}
+    reference = finished.folder.record("tiny-flux/reference/bs2")
+    assert reference is not None
+    assert reference.status == "ran"
     assert asked == {"transformer": "int8", "text_encoder": "int8", "text_encoder_2": "int8", "vae": None}
     found = {module.name: module.found for module in record.coverage["transformer"].modules}
     assert found["proj_out"] is None

@@ -132,7 +132,19 @@ def test_a_role_that_nobody_has(tmp_path: Path) -> None:
     index = tmp_path / "pipeline" / "model_index.json"
     entries = json.loads(index.read_text())
     index.write_text(json.dumps(entries | {"text_encoder": [None, None]}))
-    with pytest.raises(ConfigError, match=r"settings\.int8\.weights: pipeline 'pixart' has none of: text_encoders"):
+    with pytest.raises(
+        ConfigError, match=r"settings\.int8\.weights\.text_encoders: pipeline 'pixart' has no text encoders"
+    ):
+        config.load(path)
+
+
+def test_a_role_that_nobody_has_beside_one(tmp_path: Path) -> None:
+    """Given a denoiser and text encoders, and none of the latter, then half of a setting is not run for the whole."""
+    text = CONFIG.replace('transformer = "int8" }\n[', 'denoiser = "int8", text_encoders = "int8" }\n[')
+    path = write_project(tmp_path, text)
+    index = tmp_path / "pipeline" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"text_encoder": [None, None]}))
+    with pytest.raises(ConfigError, match=r"pipeline 'pixart' has no text encoders"):
         config.load(path)
 
 

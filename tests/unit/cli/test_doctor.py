@@ -118,7 +118,10 @@ def test_the_embedded_matrix(
     """Given no configuration, then the embedded one is looked at, and it is said that it is."""
     monkeypatch.chdir(tmp_path)
     found = facts(doctor(capsys))["configuration"]
-    assert found.detail == "the embedded matrix, as there is no qregress.toml here: 8 cells"
+    assert (
+        found.detail
+        == "the embedded matrix, as there is no qregress.toml here: 20 cells, 4 of them in the selection 'quick'"
+    )
 
 
 @pytest.mark.parametrize("name", ["malformed", "component", "budget-cell"])

@@ -182,9 +182,9 @@ def test_better() -> None:
 
 
 def test_another_number_of_prompts() -> None:
-    """Given other counts of scored prompts, then nothing is compared."""
+    """Given other counts of scored prompts, though the same were asked for, then it fails."""
     found = sure(lpips(scored(lpips=(0.02, 0.02)), accepted(scored(lpips=(0.02,)))))
-    assert (found.verdict, found.why) == ("new", "2 prompts were scored, 1 when it was accepted")
+    assert (found.verdict, found.why) == ("fail", "2 prompts were scored, 1 when it was accepted")
 
 
 @pytest.mark.parametrize(("name", "place"), [("lpips", 0), ("clip", 1)])
@@ -486,9 +486,9 @@ def test_a_frame_far_beyond() -> None:
 
 
 def test_another_number_of_frames() -> None:
-    """Given videos of another length than accepted, then nothing is compared."""
+    """Given videos of another length than accepted, then frames were lost or added, and it fails."""
     found = sure(lpips(video(), accepted(scored(lpips=(0.02,) * 10))))
-    assert (found.verdict, found.why) == ("new", "6 frames were scored, 10 when it was accepted")
+    assert (found.verdict, found.why) == ("fail", "6 frames were scored, 10 when it was accepted")
 
 
 def test_frames_are_no_samples() -> None:

@@ -356,8 +356,15 @@ def test_a_class_that_is_not_known(pocket: Any) -> None:
     """Given a pipeline in which nothing denoises, or whose class takes what is no component, then one line says so."""
     from diffusers import DiffusionPipeline
 
+    class Strange(DiffusionPipeline):  # type: ignore[misc]
+        def __init__(self, vae: Any) -> None:
+            super().__init__()
+            self.register_modules(vae=vae)
+
     with pytest.raises(FactoryError, match="Strange is not known, and none of its components looks like a denoiser"):
-        load(type("Strange", (DiffusionPipeline,), {})())
+        load(Strange(pocket.vae))
+    with pytest.raises(FactoryError, match="Bare is no class as diffusers wants it"):
+        load(type("Bare", (DiffusionPipeline,), {})())
 
     class Odd(type(pocket)):  # type: ignore[misc]
         def __init__(

@@ -11,7 +11,7 @@ from transformers import T5EncoderModel
 from qregress import pipelines
 from qregress.errors import ConfigError
 from qregress.pipelines import pocket
-from qregress.pipelines.families import FAMILIES, Kind, family, final_projection, infer, kind_of, known_base
+from qregress.pipelines.families import Kind, family, final_projection, infer, kind_of, known_base
 
 #: As the model_index.json of released pipelines names them: library and class of each component that has weights.
 RELEASED: dict[str, tuple[dict[str, Kind], str, tuple[str, ...], str | None]] = {
@@ -58,6 +58,7 @@ RELEASED: dict[str, tuple[dict[str, Kind], str, tuple[str, ...], str | None]] = 
             "transformer_2": ("diffusers", "WanTransformer3DModel"),
             "transformer": ("diffusers", "WanTransformer3DModel"),
             "vae": ("diffusers", "AutoencoderKLWan"),
+            "depth_estimator": ("transformers", "DPTForDepthEstimation"),
         },
         "transformer",
         ("text_encoder",),
@@ -148,6 +149,21 @@ def test_no_denoiser() -> None:
         family("Odd", {"text_encoder": ("transformers", "T5EncoderModel")})
 
 
+def test_a_denoiser_for_each_part_of_the_way() -> None:
+    """Given two denoisers, then the role means both: a setting must not leave half of the steps as they were."""
+    found = family("WanPipeline", RELEASED["WanPipeline"][0])
+    assert found.more_denoisers == ("transformer_2",)
+    assert found.weights({"denoiser": "int8"}) == {"transformer": "int8", "transformer_2": "int8"}
+
+
+def test_a_known_class_without_its_parts() -> None:
+    """Given a known class without a denoiser, then one line says so; without a VAE it has none."""
+    with pytest.raises(ConfigError, match="PixArtSigmaPipeline: has no transformer"):
+        family("PixArtSigmaPipeline", {"vae": ("diffusers", "AutoencoderKL")})
+    found = family("PixArtSigmaPipeline", {"transformer": ("diffusers", "PixArtTransformer2DModel")})
+    assert (found.vae, found.text_encoders) == (None, ())
+
+
 def test_the_tenth_text_encoder_is_the_tenth() -> None:
     """Text encoders are in the order of their numbers."""
     names = ["text_encoder_10", "text_encoder_2", "text_encoder"]
@@ -163,4 +179,3 @@ def test_classes_of_ones_own() -> None:
     assert known_base(int) == "int"
     assert kind_of(type("Mine", (T5EncoderModel,), {})) == ("transformers", "T5EncoderModel")
     assert kind_of(int) == ("builtins", "int")
-    assert "PixArtSigmaPipeline" in FAMILIES

@@ -76,11 +76,14 @@ def test_wrong_source(source: str, says: str) -> None:
 
 
 def test_unknown_pipeline_class(tmp_path: Path) -> None:
-    """Given a pipeline whose parts nobody has described, then that is said before anything is loaded."""
+    """Given a class that is in no table, then its parts tell; where none denoises, that is said before loading."""
     folder = write_folder(tmp_path / "pipeline")
     index = folder / "model_index.json"
-    index.write_text(index.read_text().replace("PixArtSigmaPipeline", "PixArtSigmoPipeline"))
-    with pytest.raises(ConfigError, match="PixArtSigmoPipeline; did you mean 'PixArtSigmaPipeline'"):
+    index.write_text(index.read_text().replace("PixArtSigmaPipeline", "HomeMadePipeline"))
+    found = pipelines.check(f"path:{folder}").family
+    assert (found.inferred, found.denoiser, found.text_encoders) == (True, "transformer", ("text_encoder",))
+    index.write_text(index.read_text().replace("PixArtTransformer2DModel", "SomethingElse"))
+    with pytest.raises(ConfigError, match="HomeMadePipeline is not known, and none of its components looks like a den"):
         pipelines.check(f"path:{folder}")
 
 

@@ -10,11 +10,12 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 
 from qregress import pipelines
+from qregress.errors import ProduceError
 from qregress.matrix import Setting, Workload
 from qregress.pipelines.assemble import initial_latents
 from qregress.pipelines.families import FAMILIES
 from qregress.pipelines.folder import Folder, Source
-from qregress.produce.generate import Generated, generate, join
+from qregress.produce.generate import Generated, call_arguments, drawn_latents, generate, join
 from qregress.produce.variant import assemble, plans
 from tests.video_making import make_latte
 
@@ -171,3 +172,36 @@ def test_videos_that_differ() -> None:
     assert not made.equals(swapped)
     assert not made.equals(longer)
     assert made.equals(videos(0, 1))
+
+
+def test_drawn_latents_are_what_the_pipeline_draws(pristine: DiffusionPipeline, folder: Folder) -> None:
+    """Given the noise that a pipeline drew for a seed, then giving it back makes the image of that seed."""
+    pipeline = assemble(pristine, {})
+    workload = Workload(name="w", prompts=WORKLOAD.prompts, steps=2, seed=5)
+    drawn = torch.cat([drawn_latents(pipeline, folder, workload, index) for index in range(2)])
+    made = generate(pipeline, folder, workload, [1], drawn)
+    seeded = pipeline(
+        prompt=WORKLOAD.prompts[1],
+        generator=torch.Generator().manual_seed(6),
+        output_type="pt",
+        **call_arguments(folder, workload),
+    )[0]
+    assert torch.equal(made.images[0], (seeded[0] * 255).round().to(torch.uint8))
+    assert "step" not in vars(pipeline.scheduler)
+
+
+def test_drawn_latents_of_a_pipeline_that_scales_them(pristine: DiffusionPipeline, folder: Folder) -> None:
+    """Given a class that multiplies what it is given, then the factor is taken out; one that does more is refused."""
+    pipeline = assemble(pristine, {})
+    plain = drawn_latents(pipeline, folder, WORKLOAD, 0)
+    prepare = pipeline.prepare_latents
+
+    def scaled(*arguments: Any, **options: Any) -> torch.Tensor:
+        latents: torch.Tensor = 3.0 * prepare(*arguments, **options)
+        return latents
+
+    pipeline.prepare_latents = scaled
+    assert torch.allclose(drawn_latents(pipeline, folder, WORKLOAD, 0), plain, rtol=1e-4, atol=1e-4)
+    pipeline.prepare_latents = lambda *arguments, **options: prepare(*arguments, **options) + 1.0
+    with pytest.raises(ProduceError, match="changes latents that it is given"):
+        drawn_latents(pipeline, folder, WORKLOAD, 0)
