@@ -356,7 +356,7 @@ def test_a_class_that_is_not_known(pocket: Any) -> None:
     """Given a pipeline in which nothing denoises, or whose class takes what is no component, then one line says so."""
     from diffusers import DiffusionPipeline
 
-    class Strange(DiffusionPipeline):  # type: ignore[misc]
+    class Strange(DiffusionPipeline):
         def __init__(self, vae: Any) -> None:
             super().__init__()
             self.register_modules(vae=vae)
