@@ -77,8 +77,7 @@ def act(options: argparse.Namespace) -> int:
         factories.import_conftest(Path.cwd())
         code = pytest.main(arguments, plugins=[_Named(display), reporter])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and options.k:
-        which = "of this selection and device" if options.select is None else "that this device runs"
-        print(f"no cell was run: none {which} matches -k {options.k!r}", file=sys.stderr)
+        print(f"no cell was run: none that would run here matches -k {options.k!r}", file=sys.stderr)
     return int(code)
 
 

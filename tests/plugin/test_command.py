@@ -94,7 +94,7 @@ def test_chosen_cells(command: Command) -> None:
     assert command.project.produced() == [INT8]
     ended = command("-k", "nothing")
     assert (ended.code, ended.out) == (5, "")
-    assert ended.err == "no cell was run: none that this device runs matches -k 'nothing'\n"
+    assert ended.err == "no cell was run: none that would run here matches -k 'nothing'\n"
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--require",), 1)])
