@@ -198,7 +198,7 @@ def main() -> None:
     print(scores, flush=True)
     path = folder / "scores.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    runtime.write_json(path, {**known, device.type: scores})
+    runtime.write_json(path, {**known, device.type: {"device": runtime.device_name(device), **scores}})
 
 
 if __name__ == "__main__":

@@ -59,13 +59,14 @@ def export_family(family: Family, recipe: dict[str, Any], trained: bool, zoo: Pa
 
 
 def summary(checkpoint: Path) -> dict[str, Any]:
-    """What the card says of a run: steps, minutes, settings, and some twenty losses of its course."""
+    """What the card says of a run: steps, minutes, device, settings, and some twenty losses of its course."""
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     losses = state["losses"]
     stride = max(1, len(losses) // 20)
     return {
         "steps": state["step"],
         "minutes": round(state["seconds"] / 60, 1),
+        "device": state["device"],
         "settings": state["settings"],
         "losses": losses[:-1:stride] + losses[-1:],
     }

@@ -174,7 +174,7 @@ class Trainer:
         seconds = self.seconds + time.monotonic() - self._began
         state_json = {
             "step": self.step, "seconds": seconds, "losses": self.losses, "settings": asdict(self.settings),
-            "vocabulary": self.vocabulary,
+            "vocabulary": self.vocabulary, "device": device_name(self.device),
         }  # fmt: skip
         (fresh / "state.json").write_text(json.dumps(state_json), encoding="utf-8")
         old = self.folder.with_name(self.folder.name + ".old")
@@ -242,6 +242,11 @@ def device() -> torch.device:
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a card calls a device: "NVIDIA H200", or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def compiled(function: Function) -> Function:

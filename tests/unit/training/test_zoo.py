@@ -18,6 +18,8 @@ LIMITS = {
     "aura-flow": 5_500_000,
     "hunyuan-dit": 6_000_000,
     "lumina": 5_400_000,
+    "pixart-alpha": 3_700_000,
+    "latte": 3_300_000,
 }
 WHOLE, FILE = 48_000_000, 12_000_000
 PIPELINES = sorted(path.parent.name for path in runtime.ZOO.glob("*/pocket.json"))
