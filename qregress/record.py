@@ -44,11 +44,21 @@ class Fingerprint(Data, frozen=True, kw_only=True):
     device_class: str = ""
 
 
+#: A workload's keys that overrule an argument of the pipeline's call -> that argument.
+CALL_ARGUMENTS = {
+    "height": "height",
+    "width": "width",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+}
+
+
 class Asked(Data, frozen=True, kw_only=True):
     """What was asked for: two records are comparable where this is equal and so is the device class.
 
     Names of settings and workloads are no part of it, nor is a value that is the default, so that a key that a later
-    version adds changes nothing. ``source_sha256``: of the pipeline's files. ``initial_sha256``: of the initial noise,
+    version adds changes nothing. Where an argument of the call is said, by the pipeline or by the workload, changes
+    nothing either. ``source_sha256``: of the pipeline's files. ``initial_sha256``: of the initial noise,
     as random streams have changed between torch releases.
     """
 
@@ -62,7 +72,14 @@ class Asked(Data, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """SHA-256 of it all, hex."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(self.effective, order="deterministic")).hexdigest()
+
+    @property
+    def effective(self) -> Asked:
+        """With the workload's arguments of the call where the call's are."""
+        given = {name: self.workload[key] for key, name in CALL_ARGUMENTS.items() if key in self.workload}
+        rest = {key: value for key, value in self.workload.items() if key not in CALL_ARGUMENTS}
+        return msgspec.structs.replace(self, call=self.call | given, workload=rest)
 
 
 class NoiseVariant(Data, frozen=True, kw_only=True):

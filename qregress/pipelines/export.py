@@ -31,12 +31,18 @@ import torch
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({place}).to(torch.float32)
-image = pipeline(
+{made} = pipeline(
     {prompt},
     generator=torch.Generator().manual_seed(0),
-{arguments}).images[0]
-image.save("image.png")
+{arguments}).{output}[0]
+{save}
 """
+_IMAGE = {"made": "image", "output": "images", "save": 'image.save("image.png")'}
+_VIDEO = {
+    "made": "frames",
+    "output": "frames",
+    "save": 'frames[0].save("video.gif", save_all=True, append_images=frames[1:], duration=200, loop=0)',
+}
 
 _USE = """\
 ## Use
@@ -75,7 +81,8 @@ def export(folder: Folder, target: Path) -> int:
 def snippet(folder: Folder, place: str) -> str:
     """Python that loads an exported folder from ``place`` and calls it with the arguments that it was made for."""
     arguments = "".join(f"    {name}={value!r},\n" for name, value in folder.call.items())
-    return _SNIPPET.format(place=json.dumps(place), prompt=json.dumps(builtin_prompts()[0]), arguments=arguments)
+    prompt, kind = json.dumps(builtin_prompts()[0]), _VIDEO if folder.family.frames else _IMAGE
+    return _SNIPPET.format(place=json.dumps(place), prompt=prompt, arguments=arguments, **kind)
 
 
 def _contents(folder: Folder) -> dict[str, bytes]:

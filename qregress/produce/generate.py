@@ -15,6 +15,7 @@ from qregress.errors import ProduceError
 from qregress.matrix import Workload
 from qregress.pipelines.families import FAMILIES, known_base
 from qregress.pipelines.folder import Source
+from qregress.record import CALL_ARGUMENTS
 
 OnStep = Callable[[int], None]
 
@@ -148,12 +149,7 @@ def _first_sample(
 
 def call_arguments(source: Source, workload: Workload) -> dict[str, Any]:
     """Arguments of a pipeline call: what its source says it needs, overruled by the workload."""
-    chosen = {
-        "height": workload.height,
-        "width": workload.width,
-        "num_inference_steps": workload.steps,
-        "guidance_scale": workload.guidance,
-    }
+    chosen = {name: getattr(workload, key) for key, name in CALL_ARGUMENTS.items()}
     return source.call | {name: value for name, value in chosen.items() if value is not None}
 
 

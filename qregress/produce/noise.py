@@ -17,9 +17,9 @@ from qregress.produce import scoring
 from qregress.produce.generate import Generated, join
 from qregress.record import Noise, NoiseVariant, Record
 
-#: The first so many prompts are run again in another batch and with other threads, which seldom move anything, and so
+#: The first so many prompts are run again with other threads and in another batch, which seldom move anything, and so
 #: many with another attention kernel, which always does: the scatter of two says little of what eight will do.
-FEW, MORE = 2, 4
+ONE, FEW, MORE = 1, 2, 4
 
 Call = Callable[[Sequence[int]], Generated]
 OnVariant = Callable[[int, int], None]
@@ -46,13 +46,13 @@ class _Change(msgspec.Struct, frozen=True):
 
 def _changes(device: str, prompts: int, batch_size: int) -> Iterator[_Change]:
     # At least a whole batch: with a part of one, every change would be a change of the batch as well.
-    few, more = (min(prompts, max(count, batch_size)) for count in (FEW, MORE))
+    one, few, more = (min(prompts, max(count, batch_size)) for count in (ONE, FEW, MORE))
     # Alone where they ran together, together where they ran alone; backwards in both.
     backwards = list(range(few))[::-1]
     yield _Change("again", nullcontext(), few, _usual(few, batch_size))
     yield _Change("batch", nullcontext(), few, [backwards] if batch_size == 1 else [[index] for index in backwards])
     if device == "cpu" and torch.get_num_threads() > 1:
-        yield _Change("threads", _threads(torch.get_num_threads() // 2), few, _usual(few, batch_size))
+        yield _Change("threads", _threads(torch.get_num_threads() // 2), one, _usual(one, batch_size))
     yield _Change("attention", sdpa_kernel(SDPBackend.MATH), more, _usual(more, batch_size))
 
 

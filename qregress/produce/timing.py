@@ -47,13 +47,13 @@ def interleave(
 ) -> Timing:
     """Time cell and reference in pairs, A B B A, so that a drift of the machine meets both alike.
 
-    All batches have the same size, as quantiles of a mixture mean nothing. Every batch is run at least once, and at
-    least ``pairs`` pairs. Pairs are then added until the interval of the ratio excludes every ratio in ``resolve``, or
+    All batches have the same size, as quantiles of a mixture mean nothing. They are taken in turn, at least ``pairs``
+    of them. Pairs are then added until the interval of the ratio excludes every ratio in ``resolve``, or
     ``time_s`` seconds have gone into pairs. Both must be warm. ``on_pair`` is called after each pair, untimed.
     """
     mine: list[float] = []
     other: list[float] = []
-    least = look = max(len(batches), pairs)
+    look = pairs
     begin = time.perf_counter()
     while True:
         count = len(mine)
@@ -62,7 +62,7 @@ def interleave(
         for action, samples in order:
             samples.append(timed(partial(action, batch), device))
         on_pair(len(mine), max(look, len(mine)))
-        if len(mine) < least:
+        if len(mine) < pairs:
             continue
         spent = time.perf_counter() - begin >= time_s
         if spent or (len(mine) >= look and _clear(mine, other, resolve)):

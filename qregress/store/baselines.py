@@ -291,6 +291,7 @@ def differences(before: Asked, now: Asked) -> list[str]:
     if before.key == now.key:
         return []
     words = []
+    before, now = before.effective, now.effective
     if before.source_sha256 != now.source_sha256:
         words.append("the pipeline's files are others")
     for section in ("call", "setting", "workload"):

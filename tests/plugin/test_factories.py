@@ -53,10 +53,10 @@ def test_without_a_configuration(registered: Project) -> None:
     """Given no qregress.toml, then the factory runs under the embedded settings, and the pocket pipeline does not."""
     (registered.path / "qregress.toml").unlink()
     result = registered.run()
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=4)
     assert {cell.partition("/")[0] for cell in registered.produced()} == {"mine"}
     result.stdout.fnmatch_lines(
-        [f"*the embedded settings, as there is no qregress.toml in {registered.path}: 8 cells*"]
+        [f"*the embedded settings, as there is no qregress.toml in {registered.path}: 4 cells*"]
     )
 
 

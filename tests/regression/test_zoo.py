@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageSequence
 from torchvision.transforms.functional import pil_to_tensor
 
 from qregress import pipelines
@@ -140,6 +140,9 @@ def test_the_snippet_draws_its_prompt(here: Here, apart: Apart, monkeypatch: pyt
     """The lines that an export prints run as they are, and their image shows what it was asked for."""
     monkeypatch.chdir(apart.folder)
     exec(compile(snippet(here.source, here.name), "snippet", "exec"), {})  # noqa: S102 - it is what is tested
-    with Image.open("image.png") as image:
-        drawn = pil_to_tensor(image)[None] / 255
-    assert load_clip("pocket").score(drawn, pipelines.builtin_prompts()[:1])[0] > OWN
+    video = here.source.family.frames
+    with Image.open("video.gif" if video else "image.png") as image:
+        frames = [pil_to_tensor(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    assert len(frames) == (here.source.call[video] if video else 1)
+    scores = load_clip("pocket").score(torch.stack(frames) / 255, pipelines.builtin_prompts()[:1] * len(frames))
+    assert scores[len(scores) // 2] > OWN

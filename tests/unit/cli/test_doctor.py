@@ -120,7 +120,7 @@ def test_the_embedded_matrix(
     found = facts(doctor(capsys))["configuration"]
     assert (
         found.detail
-        == "the embedded matrix, as there is no qregress.toml here: 20 cells, 4 of them in the selection 'quick'"
+        == "the embedded matrix, as there is no qregress.toml here: 22 cells, 4 of them in the selection 'quick'"
     )
 
 

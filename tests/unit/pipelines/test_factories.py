@@ -295,7 +295,7 @@ def test_embedded_settings(tmp_path: Path) -> None:
     """Given no file, then a factory gets the embedded settings that it has the components for, and no budget."""
     text = PLAIN.replace('"mine"', '"pixart-sigma"')
     loaded = config.load(config.embedded_path(), conftest(tmp_path, text))
-    names = ["reference", "float8", "int8", "int4", "int4-proj_out"]
+    names = ["reference", "int8", "int4"]
     assert [cell.id for cell in loaded.cells()] == [f"pixart-sigma/{name}/bs1" for name in names]
     assert loaded.budgets.of("pixart-sigma/int8/bs1") == {}
 
