@@ -74,8 +74,8 @@ ABOUT = {
         "A real `PixArtAlphaPipeline`: `PixArtTransformer2DModel` of 6 layers (2 heads x 64), "
         "`DPMSolverMultistepScheduler`; its text encoder is the pocket PixArt-Sigma's, its VAE is `shared/vae-4`.",
         "Epsilon prediction with min-SNR weights (gamma 5), from six of PixArt-Sigma's layers. 10 % of "
-        "captions were replaced by the empty prompt, on latents of 262,144 rendered scenes. One other training used the "
-        "GPU at the same time.",
+        "captions were replaced by the empty prompt, on latents of 262,144 rendered scenes. One other training used "
+        "the GPU at the same time.",
     ),
     "sd3": About(
         "Pocket Stable Diffusion 3",

@@ -101,7 +101,7 @@ def test_digests_only(store: str, expected: str, kept: Project) -> None:
     ("old", "new", "says"),
     [
         ("[workloads.bs1]", "[workloads.bs1]\nseed = 7", "workload's seed was the default and is 7"),
-        ("[workloads.bs1]", "[workloads.bs1]\nsteps = 4", "workload's steps was the default and is 4"),
+        ("[workloads.bs1]", "[workloads.bs1]\nsteps = 4", "call's num_inference_steps was the default and is 4"),
         ('circle", "a large', 'circle", "a huge', 'workload\'s prompts was [[]"a small red circle",*'),
     ],
 )

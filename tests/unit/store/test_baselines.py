@@ -232,7 +232,7 @@ def test_a_changed_configuration(store: Store) -> None:
     asked = make_asked("s00", workload={"prompts": ["a red circle"], "steps": 8, "guidance": 2.5}, call={"clean": True})
     assert store.explain(CLASS, FIRST, asked) == (
         "what is asked for has changed since its baseline was accepted: call's clean was the default and is true; "
-        "workload's guidance was the default and is 2.5; workload's steps was 4 and is 8"
+        "call's guidance_scale was the default and is 2.5; call's num_inference_steps was 4 and is 8"
     )
 
 
@@ -244,7 +244,7 @@ def test_a_changed_configuration(store: Store) -> None:
         ({"initial_sha256": "2" * 64}, "the initial noise is another, as after a change of torch's random stream"),
         ({"setting": {}}, "setting's exclude was [\"s00\"] and is the default; setting's weights was"),
         (
-            {"workload": {"prompts": ["x" * 100]}},
+            {"workload": {"prompts": ["x" * 100], "steps": 4}},
             'workload\'s prompts was ["a red circle"] and is ["' + "x" * 55 + "...",
         ),
     ],
@@ -255,6 +255,17 @@ def test_differences(change: dict[str, object], says: str) -> None:
     assert differences(before, before) == []
     text = "; ".join(differences(before, msgspec.structs.replace(before, **change)))
     assert text.startswith(says)
+
+
+def test_where_an_argument_is_said() -> None:
+    """Given steps that the pipeline says and no more the workload, then the same is asked for."""
+    before = make_asked("s00", workload={"prompts": ["a red circle"], "steps": 8}, call={"num_inference_steps": 4})
+    moved = msgspec.structs.replace(before, workload={"prompts": ["a red circle"]}, call={"num_inference_steps": 8})
+    assert before.key == moved.key
+    assert differences(before, moved) == []
+    assert differences(before, msgspec.structs.replace(moved, call={"num_inference_steps": 4})) == [
+        "call's num_inference_steps was 8 and is 4"
+    ]
 
 
 def test_a_place_that_is_none(store: Store) -> None:
