@@ -57,9 +57,9 @@ class Asked(Data, frozen=True, kw_only=True):
     """What was asked for: two records are comparable where this is equal and so is the device class.
 
     Names of settings and workloads are no part of it, nor is a value that is the default, so that a key that a later
-    version adds changes nothing. Where an argument of the call is said, by the pipeline or by the workload, changes
-    nothing either. ``source_sha256``: of the pipeline's files. ``initial_sha256``: of the initial noise,
-    as random streams have changed between torch releases.
+    version adds changes nothing. Nor does it matter whether ``call`` or ``workload`` says an argument of the call. What
+    a pipeline's own files say is part of ``source_sha256``, and so is what a factory passes to every call.
+    ``initial_sha256``: of the initial noise, as random streams have changed between torch releases.
     """
 
     source_sha256: str
@@ -72,7 +72,11 @@ class Asked(Data, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """SHA-256 of it all, hex."""
-        return hashlib.sha256(msgspec.json.encode(self.effective, order="deterministic")).hexdigest()
+        plain = self.effective
+        # 3 and 3.0 are one number to a pipeline, and two texts.
+        call = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in plain.call.items()}
+        plain = msgspec.structs.replace(plain, call=call)
+        return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
     @property
     def effective(self) -> Asked:

@@ -18,8 +18,8 @@ from training import runtime, scenes
 
 LICENCE = """## Licence
 
-Apache-2.0, as the rest of this repository. Trained from random weights by `training/`, on scenes that
-`training/render.py` draws; no other data, images or weights were used.
+Apache-2.0, as the rest of this repository. Trained by `training/` from random weights, or from those of another pocket
+pipeline where this card says so, on scenes that `training/render.py` draws; no other data, images or weights were used.
 """
 
 SCENES = (

@@ -66,7 +66,7 @@ def summary(checkpoint: Path) -> dict[str, Any]:
     return {
         "steps": state["step"],
         "minutes": round(state["seconds"] / 60, 1),
-        "device": state["device"],
+        "device": state.get("device", "a device that was not recorded"),
         "settings": state["settings"],
         "losses": losses[:-1:stride] + losses[-1:],
     }

@@ -90,6 +90,7 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
+        self.devices = device_name(self.device)
         self.generator = torch.Generator(self.device).manual_seed(0)
         self.losses: list[tuple[int, float]] = []
         self._sum = torch.zeros((), device=self.device)
@@ -174,7 +175,7 @@ class Trainer:
         seconds = self.seconds + time.monotonic() - self._began
         state_json = {
             "step": self.step, "seconds": seconds, "losses": self.losses, "settings": asdict(self.settings),
-            "vocabulary": self.vocabulary, "device": device_name(self.device),
+            "vocabulary": self.vocabulary, "device": self.devices,
         }  # fmt: skip
         (fresh / "state.json").write_text(json.dumps(state_json), encoding="utf-8")
         old = self.folder.with_name(self.folder.name + ".old")
@@ -188,6 +189,9 @@ class Trainer:
         state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         check_vocabulary(state, self.vocabulary, self.folder)
         self.step, self.seconds = state["step"], state["seconds"]
+        before = state.get("device", "a device that was not recorded")
+        if before != self.devices:
+            self.devices = f"{before}, then {self.devices}"
         self.losses = [(step, loss) for step, loss in state["losses"]]
         weights = load_file(self.folder / "weights.safetensors", device=str(self.device))
         average = load_file(self.folder / "average.safetensors", device=str(self.device))

@@ -23,9 +23,9 @@ class Limit(msgspec.Struct, frozen=True):
     device: str | None = None
 
 
-#: The worst prompt may be this many times worse than the mean may, unless the budget says otherwise. On the pocket
-#: PixArt-Sigma the worst of eight prompts was 1.5 to 2.1 times the mean LPIPS for the seven healthy settings; other
-#: prompts and pipelines get as much room again.
+#: The worst prompt may be this many times worse than the mean may, unless the budget says otherwise. Over the
+#: seven pocket pipelines the worst of eight prompts was 1.5 to 4.0 times the mean LPIPS of healthy settings: the worst
+#: then has as much room as the mean's limit leaves the mean, and a limit without room leaves it none.
 WORST_FACTOR = 4.0
 
 _FACTOR_OR_BYTES = ("memory", "memory_peak")

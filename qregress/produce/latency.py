@@ -1,4 +1,4 @@
-"""The latency pass: calls of the cell and of its reference in turn, whose images are the cell's images."""
+"""The latency pass: calls of the cell and of its reference in turn; it makes the cell's images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Passed(msgspec.Struct, frozen=True):
     """What the pass gave.
 
     ``repeatable``: repeated calls of the cell gave the same bits. ``reference_repeatable``: every call of the
-    reference gave the bits that it had given alone.
+    reference gave the bits that it had given alone; prompts that were not timed are not among them.
     """
 
     made: Generated

@@ -14,7 +14,7 @@ import msgspec
 from qregress.record import Run, read
 from qregress.store.run import RunFolder
 
-#: By default two prompts at the embedded number of steps: the embedded images and memory in a quarter of the time.
+#: By default two prompts, the pipeline's own steps: the embedded images and memory in a quarter of the time.
 HEAD = """
 [pipelines.pixart-sigma]
 source = "pocket:pixart-sigma"

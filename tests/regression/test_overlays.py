@@ -59,7 +59,8 @@ def test_component_left_unquantized(run_qregress: Runner, overlay: Overlay) -> N
     """A text encoder that is silently skipped has perfect quality; the manifest tells, and the bytes."""
     damaged = f'    if "T5" in type(model).__name__:\n        return\n{QUANTIZE}'
     path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, damaged)
-    finished = run_qregress(INT8_TE + '[budgets]\nmemory = "0.82x"\n', overlay=path)
+    limits = budgets("int8").replace('memory = "0.87x"', 'memory = "0.82x"')  # 0.808 with the text encoder
+    finished = run_qregress(INT8_TE + limits, overlay=path)
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/int8+te/bs1": ["coverage.manifest", "memory.static"]}
     assert "text_encoder" in finished.output

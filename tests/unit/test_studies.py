@@ -16,6 +16,11 @@ def test_a_study_loads(path: Path) -> None:
     assert config.load(path).cells()
 
 
+def test_there_are_some() -> None:
+    """Without any, the test above would be skipped."""
+    assert STUDIES
+
+
 def test_the_pocket_study_has_every_family() -> None:
     """All pocket pipelines are in the pictures of docs/zoo.md, under the four settings that they show."""
     path = next(path for path in STUDIES if path.stem == "pocket")

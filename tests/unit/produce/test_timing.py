@@ -56,6 +56,25 @@ def test_order_is_a_b_b_a(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.samples_s, found.reference_s) == ((1.5,) * 6, (1.0,) * 6)
 
 
+def test_as_many_pairs_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more batches than pairs, then the first ones are timed: the reference's images are known already."""
+    seen: list[tuple[str, range]] = []
+    monkeypatch.setattr("qregress.produce.timing.time.perf_counter", lambda: float(len(seen)))
+    batches = [range(index, index + 1) for index in range(8)]
+    timing.interleave(
+        lambda batch: seen.append(("cell", batch)),
+        lambda batch: seen.append(("reference", batch)),
+        batches,
+        device="cpu",
+        pairs=2,
+        time_s=0.0,
+        resolve=(),
+        on_pair=lambda _done, _total: None,
+    )
+    names = ("reference", "cell", "cell", "reference")
+    assert seen == list(zip(names, [*batches[:1] * 2, *batches[1:2] * 2], strict=True))
+
+
 def test_pairs_are_added_until_the_interval_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given samples that scatter around the limit at first, then sampling goes on until they lie below it."""
     found, _ = measure(monkeypatch, lambda call: (1.2, 2.4)[call % 2] if call < 6 else 1.2, (1.5,))

@@ -268,6 +268,14 @@ def test_where_an_argument_is_said() -> None:
     ]
 
 
+def test_a_whole_number_is_one_number() -> None:
+    """Given guidance 3 in a call and 3.0 in a workload, then the same is asked for."""
+    said = make_asked("s00", workload={"prompts": ["a red circle"]}, call={"guidance_scale": 3})
+    other = make_asked("s00", workload={"prompts": ["a red circle"], "guidance": 3.0}, call={})
+    assert said.key == other.key
+    assert said.key != msgspec.structs.replace(said, call={"guidance_scale": 3.5}).key
+
+
 def test_a_place_that_is_none(store: Store) -> None:
     """Given a device class or cell whose name would leave the folder, then nothing is written."""
     before = files(store.root)
