@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qregress import config, units
+from qregress.config.loader import DTYPES
 from qregress.errors import StoreError
 from qregress.judge.budgets import Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
@@ -89,7 +90,7 @@ SETTING = table(
             min_size=1,
         )
     },
-    optional={"exclude": st.lists(TEXT, max_size=2), "dtype": st.sampled_from(config.DTYPES)},
+    optional={"exclude": st.lists(TEXT, max_size=2), "dtype": st.sampled_from(DTYPES)},
 )
 WORKLOAD = table(
     {"prompts": st.lists(FULL_TEXT, min_size=1, max_size=3)},
@@ -224,7 +225,7 @@ ASKED = st.builds(
     setting=TABLE,
     workload=TABLE,
     initial_sha256=TEXT,
-    reference_dtype=st.sampled_from(config.DTYPES),
+    reference_dtype=st.sampled_from(DTYPES),
 )
 
 
