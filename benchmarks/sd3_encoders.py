@@ -103,7 +103,7 @@ def main() -> int:
     """Print a table or JSON; returns 1 where an encoder is below the bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--prompts", type=int, default=8, help="of the builtin ones (default: 8)")
-    parser.add_argument("--steps", type=int, default=20, help="default: 20")
+    parser.add_argument("--steps", type=int, default=8, help="default: 8, the pipeline's own")
     parser.add_argument("--json", action="store_true", help="LPIPS of every prompt as JSON")
     options = parser.parse_args()
     found = measure(options.prompts, options.steps)

@@ -101,7 +101,7 @@ def baseline_of(record: Record, coverage: CoverageSummary | None, noise: Noise |
     return Baseline(
         id=record.id,
         device_class=made_where(record).device_class,
-        asked=record.asked.effective,
+        asked=record.asked,
         latents_sha256=record.latents_sha256,
         images_sha256=record.images_sha256,
         memory=record.memory,

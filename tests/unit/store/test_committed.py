@@ -74,7 +74,9 @@ def test_the_same_figures_pass(key: Key) -> None:
     verdicts = {name: check.verdict for name, check in compared.items() if name.startswith("regression")}
     for name in ("coverage", "latency"):  # the manifest itself is not kept; seconds need not decide
         verdicts.pop(f"regression.{name}", None)
-    names = ("clip", "memory") if record.setting == "reference" else ("lpips", "clip", "latents", "memory")
+    names = ["clip", "memory"] if record.setting == "reference" else ["lpips", "clip", "latents", "memory"]
+    if record.scores.motion:  # of a video, and of no reference
+        names.append("motion")
     assert verdicts == {f"regression.{name}": "pass" for name in names}
     fallen = msgspec.structs.replace(record.scores, clip=tuple(score - 10 for score in record.scores.clip))
     worse = judge(msgspec.structs.replace(record, scores=fallen), None, {}, history=past)
