@@ -54,12 +54,8 @@ def main() -> None:
         records = {cell.id: finished.record(cell.id) for cell in finished.run.cells}
     pipelines = sorted({record.pipeline for record in records.values() if record is not None})
     for pipeline in pipelines:
-        rows = [
-            (record, folder.cell(record.id))
-            for setting in SHOWN
-            for record in records.values()
-            if record is not None and record.images and (record.pipeline, record.setting) == (pipeline, setting)
-        ]
+        found = (records.get(f"{pipeline}/{setting}/bs1") for setting in SHOWN)
+        rows = [(record, folder.cell(record.id)) for record in found if record is not None and record.images]
         if [record.setting for record, _ in rows] != [*SHOWN]:
             print(f"{pipeline}: not drawn, it has {', '.join(record.setting for record, _ in rows) or 'no images'}")
             continue

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from training import clip, clip_model, denoise, text, vae
 from training.families import Family
-from training.runtime import ZOO, write_json
+from training.runtime import UNRECORDED, ZOO, write_json
 
 
 def export_vae(model: AutoencoderKL, name: str, zoo: Path) -> Path:
@@ -66,7 +66,7 @@ def summary(checkpoint: Path) -> dict[str, Any]:
     return {
         "steps": state["step"],
         "minutes": round(state["seconds"] / 60, 1),
-        "device": state.get("device", "a device that was not recorded"),
+        "device": state.get("device", UNRECORDED),
         "settings": state["settings"],
         "losses": losses[:-1:stride] + losses[-1:],
     }

@@ -19,6 +19,9 @@ from torch._dynamo.exc import TorchDynamoException
 
 ZOO = Path(__file__).resolve().parent.parent / "qregress" / "zoo"
 
+#: Where a checkpoint does not say on which device it was trained.
+UNRECORDED = "a device that was not recorded"
+
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
@@ -189,7 +192,7 @@ class Trainer:
         state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         check_vocabulary(state, self.vocabulary, self.folder)
         self.step, self.seconds = state["step"], state["seconds"]
-        before = state.get("device", "a device that was not recorded")
+        before = state.get("device", UNRECORDED)
         if before != self.devices:
             self.devices = f"{before}, then {self.devices}"
         self.losses = [(step, loss) for step, loss in state["losses"]]

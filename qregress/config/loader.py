@@ -14,6 +14,14 @@ import msgspec
 
 from qregress import pipelines, units
 from qregress.config.model import EVERYTHING, Baselines, Config, Kept, Metrics, Run, embedded_path
+from qregress.config.tables import (
+    BaselinesTable,
+    PipelineTable,
+    RunTable,
+    SettingTable,
+    WaiverTable,
+    WorkloadTable,
+)
 from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
@@ -23,51 +31,6 @@ from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_c
 from qregress.quantize import BACKENDS, weight_types
 
 DTYPES: tuple[str, ...] = get_args(DType)
-
-
-class _Pipeline(msgspec.Struct, forbid_unknown_fields=True):
-    source: str
-    devices: list[str] | None = None
-    call: dict[str, Any] = {}
-
-
-class _Setting(msgspec.Struct, forbid_unknown_fields=True):
-    weights: dict[str, Any]
-    exclude: list[str] = []
-    dtype: str = "float16"
-    backend: str = "quanto"
-    pipelines: list[str] = []
-
-
-class _Workload(msgspec.Struct, forbid_unknown_fields=True):
-    prompts: str | list[str] = "builtin"
-    count: int | None = None
-    seed: int = 0
-    batch_size: int = 1
-    height: int | None = None
-    width: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-
-
-class _Waiver(msgspec.Struct, forbid_unknown_fields=True):
-    cell: str
-    check: str
-    reason: str
-    issue: str
-    expires: dt.date
-
-
-class _Baselines(msgspec.Struct, forbid_unknown_fields=True):
-    path: str | None = None
-    store: str = "images"
-
-
-class _Run(msgspec.Struct, forbid_unknown_fields=True):
-    deadline: str = "15 min"
-    latency_pairs: int = 6
-    latency_time: str = "20 s"
-    select: str | None = None
 
 
 def load(path: Path, factories: Sequence[Pipeline] = ()) -> Config:
@@ -118,7 +81,7 @@ class _Loader:
                 self.fail(key, f"unknown table; {nearest(key, known)}")
         if self.factories and self.path == embedded_path():
             raw = _without_pipelines(raw)
-        chosen = self.tables(raw, "pipelines", _Pipeline)
+        chosen = self.tables(raw, "pipelines", PipelineTable)
         for factory in self.factories:
             if factory.name in chosen:
                 origin = f"@qregress.pipeline in {factory.factory.file}" if factory.factory else factory.source
@@ -129,8 +92,10 @@ class _Loader:
                 'no pipeline; name at least one, as in [pipelines.pixart-sigma] source = "pocket:pixart-sigma", '
                 "or register one with @qregress.pipeline in conftest.py",
             )
-        settings = tuple(self.setting(name, table) for name, table in self.tables(raw, "settings", _Setting).items())
-        tables = self.tables(raw, "workloads", _Workload) or {"bs1": _Workload()}
+        settings = tuple(
+            self.setting(name, table) for name, table in self.tables(raw, "settings", SettingTable).items()
+        )
+        tables = self.tables(raw, "workloads", WorkloadTable) or {"bs1": WorkloadTable()}
         workloads = tuple(self.workload(name, table) for name, table in tables.items())
         loaded = (*(self.pipeline(name, table) for name, table in chosen.items()), *self.factories)
         self.are_for_somebody(settings, [pipeline.name for pipeline in loaded])
@@ -185,7 +150,7 @@ class _Loader:
                 self.fail(f"{section}.{name!r}", "a name is made of letters, digits, '.', '_', '+' and '-'")
         return {name: self.convert(f"{section}.{name}", table, kind) for name, table in value.items()}
 
-    def pipeline(self, name: str, table: _Pipeline) -> Pipeline:
+    def pipeline(self, name: str, table: PipelineTable) -> Pipeline:
         key = f"pipelines.{name}"
         source = self.relative_source(table.source)
         try:
@@ -212,7 +177,7 @@ class _Loader:
         folder = name.removeprefix(FOLDER_PREFIX)
         return name if folder in {name, ""} else f"{FOLDER_PREFIX}{(self.path.parent / folder).resolve()}"
 
-    def setting(self, name: str, table: _Setting) -> Setting:
+    def setting(self, name: str, table: SettingTable) -> Setting:
         key = f"settings.{name}"
         if name == REFERENCE:
             self.fail(key, f"'{REFERENCE}' is the unquantized run that every pipeline has; choose another name")
@@ -266,7 +231,7 @@ class _Loader:
                         near = nearest(component, {*names, *ROLES} if pipeline.roles is not None else names)
                         self.fail(key, f"pipeline '{pipeline.name}' has no component '{component}'; {near}")
 
-    def workload(self, name: str, table: _Workload) -> Workload:
+    def workload(self, name: str, table: WorkloadTable) -> Workload:
         key = f"workloads.{name}"
         if table.seed < 0:
             self.fail(f"{key}.seed", f"expected zero or more, found {table.seed}")
@@ -357,7 +322,7 @@ class _Loader:
         ids = [cell.id for cell in cells]
         for index, table in enumerate(tables):
             key = f"waivers[{index}]"
-            waiver: _Waiver = self.convert(key, table, _Waiver)
+            waiver: WaiverTable = self.convert(key, table, WaiverTable)
             if waiver.check not in CHECK_NAMES:
                 self.fail(f"{key}.check", f"unknown check '{waiver.check}'; {nearest(waiver.check, CHECK_NAMES)}")
             if not any(Budgets.matches(waiver.cell, cell_id) for cell_id in ids):
@@ -370,7 +335,7 @@ class _Loader:
         return tuple(found)
 
     def baselines(self, raw: dict[str, Any]) -> Baselines:
-        table: _Baselines = self.convert("baselines", raw.get("baselines", {}), _Baselines)
+        table: BaselinesTable = self.convert("baselines", raw.get("baselines", {}), BaselinesTable)
         if table.store not in get_args(Kept):
             self.fail("baselines.store", f"unknown kind '{table.store}'; {nearest(table.store, get_args(Kept))}")
         if table.path is not None and not table.path.strip():
@@ -397,7 +362,7 @@ class _Loader:
         return {name: tuple(patterns) for name, patterns in table.items()}
 
     def run(self, raw: dict[str, Any], selections: dict[str, tuple[str, ...]]) -> Run:
-        table: _Run = self.convert("run", raw.get("run", {}), _Run)
+        table: RunTable = self.convert("run", raw.get("run", {}), RunTable)
         if table.latency_pairs < 1:
             self.fail("run.latency_pairs", f"expected one or more, found {table.latency_pairs}")
         seconds = {}
