@@ -42,6 +42,12 @@ def prompts_of(record: Record, chosen: Iterable[int], entries: int) -> int:
     return len({of_image(entry, frames)[0] for entry in chosen})
 
 
+def worst_of_prompts(record: Record, values: Sequence[float]) -> list[float]:
+    """The largest entry of each prompt, of a list with an entry for each image or each prompt of a record."""
+    frames = _frames(record, len(values))
+    return [max(values[start : start + frames]) for start in range(0, len(values), frames)]
+
+
 def for_each_image(prompts: Sequence[str], frames: int) -> list[str]:
     """The prompt of each image."""
     return [prompt for prompt in prompts for _ in range(frames)]

@@ -14,6 +14,9 @@ DEVICES = ("cpu", "cuda")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 DType = Literal["float16", "bfloat16", "float32"]
+#: What a setting's images are held against: the FP16 reference, or the unquantized pipeline in the setting's own dtype.
+Against = Literal["fp16", "same-dtype"]
+Offload = Literal["none", "model", "sequential", "group"]
 
 #: The unquantized setting that every pipeline and workload gets.
 REFERENCE = "reference"
@@ -44,14 +47,15 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     """Which components of a pipeline do what.
 
     ``text_encoders``: in their order. ``more_denoisers``: of pipelines that have one for each part of the way.
-    ``final``: the denoiser's last projection, which is left out by convention where weights have few bits; ``None``
-    where that is not known.
+    ``final``: the denoiser's last projection, which is left out by convention where weights have few bits.
+    ``fuses_qkv``: whether the denoiser can join its query, key and value projections. ``None``: not known.
     """
 
     denoiser: str
     text_encoders: tuple[str, ...] = ()
     more_denoisers: tuple[str, ...] = ()
     final: str | None = None
+    fuses_qkv: bool | None = None
 
     def members(self, name: str) -> tuple[str, ...]:
         """The components that a role stands for; of any other name, that component."""
@@ -99,18 +103,46 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     roles: Roles | None = None
 
 
+class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a denoiser is trained for its quantization.
+
+    ``steps``: of the optimizer. ``prompts``: generated from by the unquantized pipeline to learn from; none of them is
+    the workload's. ``seed``: of the order of what is learned from. ``rate``: Adam's highest learning rate, ``None`` for
+    one that suits the weight type.
+    """
+
+    steps: int = 600
+    prompts: int = 24
+    seed: int = 0
+    rate: float | None = None
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One way to quantize a pipeline.
 
-    ``weights`` maps a component, or a role, to a weight type (``int8``, ...); ``exclude`` holds shell-style patterns
-    over module names inside those components; ``dtype`` is the compute dtype of all but the VAE. ``pipelines``:
-    shell-style patterns of names, of those that it is for; empty: of all.
+    ``weights`` maps a component, or a role, to a weight type (``int8``, ...), ``activations`` some of these to the type
+    of their activations; ``calibration``: from how many of the workload's prompts their scales are taken, where the
+    backend takes them from any. ``include`` and ``exclude`` hold shell-style patterns over module names inside those
+    components. ``dtype`` is the compute dtype of all but the VAE, ``reference`` what the images are held against.
+    ``fuse_qkv``: join the denoiser's query, key and value projections before quantizing. ``offload``: how Diffusers
+    moves weights between CUDA and the host. ``compile``: the denoiser, with ``torch.compile``. ``roundtrip``: save what
+    was quantized, load it again, and compare the images. ``qat``: train the denoiser for its quantization first.
+    ``pipelines``: shell-style patterns of names, of those that it is for; empty: of all.
     """
 
     name: str
     weights: dict[str, str] = msgspec.field(default_factory=dict)
+    activations: dict[str, str] = msgspec.field(default_factory=dict)
+    calibration: int = 4
+    include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     dtype: DType = "float16"
+    reference: Against = "fp16"
+    fuse_qkv: bool = False
+    offload: Offload = "none"
+    compile: bool = False
+    roundtrip: bool = False
+    qat: Training | None = None
     backend: str = "quanto"
     pipelines: tuple[str, ...] = ()
 
@@ -122,11 +154,17 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def speaks_of_roles(self) -> bool:
         """Whether what it means depends on the pipeline."""
-        return not self.weights.keys().isdisjoint(ROLES) or FINAL in self.exclude
+        return not self.weights.keys().isdisjoint(ROLES) or FINAL in {*self.include, *self.exclude}
 
     def of(self, roles: Roles) -> Setting:
         """The same with the components of one pipeline."""
-        return msgspec.structs.replace(self, weights=roles.weights(self.weights), exclude=roles.patterns(self.exclude))
+        return msgspec.structs.replace(
+            self,
+            weights=roles.weights(self.weights),
+            activations=roles.weights(self.activations),
+            include=roles.patterns(self.include),
+            exclude=roles.patterns(self.exclude),
+        )
 
     def is_for(self, pipeline: str) -> bool:
         """Whether a pipeline of that name gets it."""

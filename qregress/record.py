@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from qregress.metrics.weights import WeightsId
 
 #: 2 added what a baseline is made of: ``Record.asked``, ``noise``, ``images_sha256`` and ``Fingerprint.device_class``.
 #: What videos added since (``frames``, ``motion``) is ``UNSET`` for images and then in no file, so that theirs stay the
-#: same to the byte; such a field needs no version.
+#: same to the byte; such a field needs no version. So it is with ``blame`` of cells that did not fail.
 SCHEMA = 2
 
 Status = Literal["ran", "crashed", "not-run"]
@@ -150,7 +150,8 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     """One module with weights of its own.
 
     ``expected`` is the weight type that the setting asks for, ``None`` where it asks for none; ``found`` is the type
-    that the weight has, ``None`` where it is a plain tensor; ``tensor`` is its class, which names the kernel.
+    that the weight has, ``None`` where it is a plain tensor; ``tensor`` is its class, which names the kernel; ``dtype``
+    that of a plain weight, else the one it computes in; ``packing``: how scales lie (``axis 0``, ``group 128``).
     """
 
     name: str
@@ -160,18 +161,78 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     tensor: str
     dtype: str
     bytes: int
+    packing: str = ""
 
 
 class Coverage(Data, frozen=True, kw_only=True):
     """The manifest of one component.
 
     ``asked``: the weight type that the setting names for it. ``unmatched``: patterns that match no module of any
-    component that the setting names, told of the first.
+    component that the setting names, told of the first. ``kept``: modules whose unquantized weight is still in memory
+    beside the quantized one, in ``kept_bytes``. ``idle``: quantized modules that no call of the pipeline has used.
     """
 
     modules: tuple[ModuleCoverage, ...]
     asked: str | None = None
     unmatched: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    kept_bytes: int = 0
+    idle: tuple[str, ...] = ()
+
+
+class LayerFidelity(Data, frozen=True, kw_only=True):
+    """What a quantized layer's kernel returned, against a product in float32 (of float32 layers: float64).
+
+    ``inputs``, ``outputs``: of the product (of a convolution, of its unfolded patches), over ``tokens``. ``error``:
+    relative Frobenius norm; ``bound``: what roundings in ``dtype`` may make of it. ``where``: where the error is beyond
+    what they may be, empty where it is not; ``excess``: how many times the bound it is there; ``kind``: its structure.
+    ``loss``: the error of quantization itself, of the weight in relative Frobenius norm, which is judged by nobody.
+    """
+
+    name: str
+    tensor: str
+    inputs: int
+    outputs: int
+    dtype: str
+    tokens: int
+    error: float | None
+    bound: float
+    excess: float | None
+    loss: float | None = None
+    where: str = ""
+    kind: str = ""
+
+
+class Roundtrip(Data, frozen=True, kw_only=True):
+    """What was quantized, saved and loaded again.
+
+    ``disk_bytes``: of the files, also by component. ``equal``: whether images and latents are the same bits as before.
+    ``latents``: relative L2 of the final latents of each prompt that was generated again, in ``dtype``. ``message``:
+    why a library could not save or load it; then the rest is empty.
+    """
+
+    disk_bytes: int
+    components: dict[str, int]
+    equal: bool
+    latents: tuple[float | None, ...]
+    dtype: str
+    message: str = ""
+
+
+class Trained(Data, frozen=True, kw_only=True):
+    """What a quantization-aware training did, and at which highest learning rate.
+
+    ``seconds``: wall time of all of it. ``first_loss`` and ``last_loss``: means over the first and last tenth of the
+    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does.
+    """
+
+    steps: int
+    prompts: int
+    seed: int
+    rate: float
+    seconds: float
+    first_loss: float
+    last_loss: float
 
 
 class Problem(Data, frozen=True, kw_only=True):
@@ -205,11 +266,50 @@ class Scores(Data, frozen=True, kw_only=True):
     motion: tuple[float, ...] | UnsetType = UNSET
 
 
+class Restored(Data, frozen=True, kw_only=True):
+    """A part of a quantized pipeline, and the mean distance that is left with it unquantized; ``None``: not finite."""
+
+    name: str
+    distance: float | None
+
+
+class Blame(Data, frozen=True, kw_only=True):
+    """Which part of a cell carries its loss: its distance to the reference with one part at a time unquantized.
+
+    ``score``: LPIPS, or for random weights the relative L2 of the final latents; all distances are means of it over
+    ``prompts``, places in the record's list. ``distance``: of the cell as it is; ``None``: not finite. Parts that leave
+    least come first. ``component``: the one whose blocks were tried, ``None`` where no component's restoring helps;
+    ``blocks``: of it, or of the first of ``runs`` of neighbouring blocks, which are tried first where blocks are many.
+    """
+
+    score: Literal["lpips", "latents"]
+    prompts: tuple[int, ...]
+    distance: float | None
+    components: tuple[Restored, ...] = ()
+    component: str | None = None
+    runs: tuple[Restored, ...] = ()
+    blocks: tuple[Restored, ...] = ()
+
+    def share(self, part: Restored) -> float:
+        """The part of the distance that is gone with it, at most 1; negative where restoring it makes things worse.
+
+        Shares need not add up to 1: two errors that point the same way weigh more together than each alone.
+        """
+        if self.distance is None:
+            return 0.0 if part.distance is None else 1.0
+        if part.distance is None:
+            return -inf
+        return 1 - part.distance / self.distance if self.distance > 0 else 0.0
+
+
 class Record(Data, frozen=True, kw_only=True):
     """All that one run of one cell produced. Images and latents lie beside it as files.
 
     ``latents_sha256``: of the final latents' bytes; ``images_sha256``: of the images' pixels, all in one. ``frames``:
-    how many of ``images`` belong to each prompt, one after the other; ``UNSET``: one.
+    how many of ``images`` belong to each prompt, one after the other; ``UNSET``: one. ``fidelity``: of each quantized
+    layer, by component. ``beside``: scores against the FP16 reference, where ``scores`` are against the unquantized
+    pipeline in the setting's own dtype. ``calibrated``: from how many prompts, the workload's first with their own
+    seeds, scales of activations were taken. ``trained``: what training did to denoisers. ``UNSET``: not asked for.
     """
 
     schema: int = SCHEMA
@@ -235,6 +335,12 @@ class Record(Data, frozen=True, kw_only=True):
     noise: Noise | None = None
     seconds: float = 0.0
     frames: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
+    fidelity: dict[str, tuple[LayerFidelity, ...]] | UnsetType = UNSET
+    beside: Scores | UnsetType = UNSET
+    roundtrip: Roundtrip | UnsetType = UNSET
+    calibrated: int | UnsetType = UNSET
+    trained: dict[str, Trained] | UnsetType = UNSET
+    blame: Blame | UnsetType = UNSET
 
 
 class Check(Data, frozen=True, kw_only=True):

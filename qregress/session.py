@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from qregress.config import EVERYTHING, Config
 from qregress.device_lock import device_lock
 from qregress.errors import StoreError
+from qregress.judge.blame import suspects, told
 from qregress.judge.regression import History
 from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, Cell
@@ -102,6 +104,7 @@ class Session:
         past, result = self._compared(cell, record, reference)
         if past is not None and record.status == "ran":
             result = self._remembered(cell, record, reference, past, result)
+        result = self._blamed(cell, record, reference, result)
         if record.images:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
@@ -140,22 +143,39 @@ class Session:
         return msgspec.structs.replace(result, notes=(*result.notes, *notes))
 
     def _with_noise(self, cell: Cell, record: Record) -> tuple[Record, list[str]]:
-        """The record with its noise floor, and what that lacks: a crash here takes nothing of what was measured."""
-        notes = []
-        try:
-            if self._producer is not None:
-                self._producer.measure_noise(cell, self._on_event)
-        except Crash as crash:
-            self.close()
-            notes.append(f"its noise floor could not be measured: {crash}")
-            self._on_event(Say(f"{cell.id}: {notes[0]}"))
-        except BaseException:
-            self.close()
-            raise
+        """The record with its noise floor, and what that lacks."""
+        lost = "its noise floor could not be measured"
+        notes = self._ask(cell, lambda producer: producer.measure_noise(cell, self._on_event), lost)
         record = self.folder.record(cell.id) or record
         unsound = [variant for variant in (record.noise.variants if record.noise else ()) if variant.unsound]
         notes += [f"noise: {variant.name} gave no image and is left out ({variant.unsound})" for variant in unsound]
         return record, notes
+
+    def _blamed(self, cell: Cell, record: Record, reference: Record | None, result: CellResult) -> CellResult:
+        """The result with what carries the loss, where its quality is what failed."""
+        prompts = suspects(record, reference, result)
+        if not prompts:
+            return result
+        lost = "what carries its loss could not be told"
+        notes = self._ask(cell, lambda producer: producer.find_blame(cell, prompts, self._on_event), lost)
+        found = self.folder.record(cell.id)
+        if found is not None and found.blame is not UNSET:
+            notes.append(told(found.blame))
+        return msgspec.structs.replace(result, notes=(*result.notes, *notes))
+
+    def _ask(self, cell: Cell, request: Callable[[Producer], None], lost: str) -> list[str]:
+        """Ask for more of the cell that has just run; a crash takes nothing of what was measured, and is noted."""
+        try:
+            if self._producer is not None:
+                request(self._producer)
+        except Crash as crash:
+            self.close()
+            self._on_event(Say(f"{cell.id}: {lost}: {crash}"))
+            return [f"{lost}: {crash}"]
+        except BaseException:
+            self.close()
+            raise
+        return []
 
     def _kind(self, cell: Cell, record: Record, past: History, result: CellResult) -> Kind:
         """Where the cell stands towards its baseline."""

@@ -10,7 +10,19 @@ from typing import Any
 import msgspec
 
 from qregress.matrix import Cell, Pipeline, Setting, Workload
-from qregress.record import Asked, Check, Fingerprint, Memory, Noise, NoiseVariant, Record, Scores, Timing, Verdict
+from qregress.record import (
+    Asked,
+    Check,
+    Fingerprint,
+    LayerFidelity,
+    Memory,
+    Noise,
+    NoiseVariant,
+    Record,
+    Scores,
+    Timing,
+    Verdict,
+)
 
 CONFIG = """
 [pipelines.pixart]
@@ -87,6 +99,21 @@ def make_memory(static: int, peak: int | None = None) -> Memory:
         load_peak_bytes=static,
         components={"transformer": static},
     )
+
+
+def make_layer(name: str = "block.to_q", **fields: Any) -> LayerFidelity:
+    """A layer whose kernel is right."""
+    given = {
+        "tensor": "WeightQBytesTensor",
+        "inputs": 128,
+        "outputs": 256,
+        "dtype": "float16",
+        "tokens": 64,
+        "error": 3e-4,
+        "bound": 6e-4,
+        "excess": 0.5,
+    }
+    return msgspec.convert(given | {"name": name} | fields, LayerFidelity)
 
 
 def make_scores(**fields: Any) -> Scores:

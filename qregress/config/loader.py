@@ -14,6 +14,7 @@ import msgspec
 
 from qregress import pipelines, units
 from qregress.config.model import EVERYTHING, Baselines, Config, Kept, Metrics, Run, embedded_path
+from qregress.config.settings import read_setting
 from qregress.config.tables import (
     BaselinesTable,
     PipelineTable,
@@ -26,11 +27,8 @@ from qregress.errors import ConfigError, SourceError, nearest
 from qregress.judge.budgets import FIELDS, Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES
 from qregress.judge.waivers import Waiver
-from qregress.matrix import DEVICES, NAME, REFERENCE, ROLES, Cell, DType, Pipeline, Roles, Setting, Workload, product
+from qregress.matrix import DEVICES, NAME, ROLES, Cell, Pipeline, Roles, Setting, Workload, product
 from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
-from qregress.quantize import BACKENDS, weight_types
-
-DTYPES: tuple[str, ...] = get_args(DType)
 
 
 def load(path: Path, factories: Sequence[Pipeline] = ()) -> Config:
@@ -178,27 +176,7 @@ class _Loader:
         return name if folder in {name, ""} else f"{FOLDER_PREFIX}{(self.path.parent / folder).resolve()}"
 
     def setting(self, name: str, table: SettingTable) -> Setting:
-        key = f"settings.{name}"
-        if name == REFERENCE:
-            self.fail(key, f"'{REFERENCE}' is the unquantized run that every pipeline has; choose another name")
-        if table.backend not in BACKENDS:
-            self.fail(f"{key}.backend", f"unknown backend '{table.backend}'; {nearest(table.backend, BACKENDS)}")
-        if not table.weights:
-            self.fail(f"{key}.weights", 'empty; name a component and a weight type, as in { transformer = "int8" }')
-        allowed = weight_types(table.backend)
-        for component, kind in table.weights.items():
-            if kind not in allowed:
-                self.fail(f"{key}.weights.{component}", f"unknown weight type '{kind}'; {nearest(str(kind), allowed)}")
-        if table.dtype not in DTYPES:
-            self.fail(f"{key}.dtype", f"unknown dtype '{table.dtype}'; {nearest(table.dtype, DTYPES)}")
-        return Setting(
-            name=name,
-            weights=table.weights,
-            exclude=tuple(table.exclude),
-            dtype=cast("DType", table.dtype),
-            backend=table.backend,
-            pipelines=tuple(table.pipelines),
-        )
+        return read_setting(name, table, self.fail)
 
     def are_for_somebody(self, settings: tuple[Setting, ...], names: list[str]) -> None:
         """Every pattern of a setting's ``pipelines`` means one."""
@@ -230,6 +208,25 @@ class _Loader:
                     if component not in names:
                         near = nearest(component, {*names, *ROLES} if pipeline.roles is not None else names)
                         self.fail(key, f"pipeline '{pipeline.name}' has no component '{component}'; {near}")
+            if pipeline.roles is not None:
+                self.denoiser(pipeline.name, pipeline.roles, setting)
+
+    def denoiser(self, pipeline: str, roles: Roles, setting: Setting) -> None:
+        """What concerns the denoiser alone is asked of one that is quantized, and can do it."""
+        fitted = setting.of(roles)
+        for key, asked in (("fuse_qkv", setting.fuse_qkv), ("qat", setting.qat is not None)):
+            if asked and roles.denoiser not in fitted.weights:
+                self.fail(f"settings.{setting.name}.{key}", f"weights leave {roles.denoiser} of '{pipeline}' as it is")
+        if setting.fuse_qkv and roles.fuses_qkv is False:
+            why = (
+                f"the denoiser of pipeline '{pipeline}' has no fuse_qkv_projections; leave it out with pipelines = […]"
+            )
+            self.fail(f"settings.{setting.name}.fuse_qkv", why)
+        for component in fitted.activations:
+            if component not in fitted.weights:
+                near = nearest(component, fitted.weights)
+                why = f"'{pipeline}' has no such component whose weights are quantized; {near}"
+                self.fail(f"settings.{setting.name}.activations.{component}", why)
 
     def workload(self, name: str, table: WorkloadTable) -> Workload:
         key = f"workloads.{name}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from qregress.matrix import Training
+
 
 class PipelineTable(msgspec.Struct, forbid_unknown_fields=True):
     """``[pipelines.NAME]``."""
@@ -20,8 +22,17 @@ class SettingTable(msgspec.Struct, forbid_unknown_fields=True):
     """``[settings.NAME]``."""
 
     weights: dict[str, Any]
+    activations: dict[str, Any] = {}
+    calibration: int = 4
+    include: list[str] = []
     exclude: list[str] = []
     dtype: str = "float16"
+    reference: str = "fp16"
+    fuse_qkv: bool = False
+    offload: str = "none"
+    compile: bool = False
+    roundtrip: bool = False
+    qat: Training | None = None
     backend: str = "quanto"
     pipelines: list[str] = []
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from qregress.doctor.devices import Device
 from qregress.doctor.facts import Fact, absence
-from qregress.quantize import BACKENDS, extensions, load_backend, weight_types
+from qregress.quantize import BACKENDS, extensions, load_backend, missing, weight_types
 
+_FIRST = "quanto"
 _MARLIN = 8  # compute capability from which quanto multiplies float8 in its CUDA extension
 
 
 class Ability(msgspec.Struct, frozen=True):
-    """What a backend can do on a device. ``lacks``: weight type -> why not; ``cause``: the fact that explains all."""
+    """What a backend can do on a device.
+
+    ``lacks``: weight type -> why not; ``cause``: the fact that explains all; ``how``: what to do about it.
+    """
 
     backend: str
     device: Device
     lacks: dict[str, str]
     cause: str = ""
+    how: str = ""
 
     @property
     def name(self) -> str:
@@ -25,25 +32,35 @@ class Ability(msgspec.Struct, frozen=True):
         return f"{self.backend} on {self.device.name}"
 
 
-def abilities(devices: list[Device]) -> list[Ability]:
-    """Each backend on each device; of several CUDA devices of one model, the first."""
+def abilities(devices: list[Device], named: Collection[str] = ()) -> list[Ability]:
+    """Backends that settings name, and quanto, on each device; of several CUDA devices of one model, the first.
+
+    Others are not imported: each brings a library of its own.
+    """
     models = {(device.kind, device.model): device for device in reversed(devices)}
     chosen = [device for device in devices if device in models.values()]
-    return [_ability(backend, device) for device in chosen for backend in BACKENDS]
+    backends = [backend for backend in BACKENDS if backend == _FIRST or backend in named]
+    return [_ability(backend, device) for device in chosen for backend in backends]
 
 
 def _ability(backend: str, device: Device) -> Ability:
+    absent = missing(backend)
+    if absent is not None:
+        told, _, how = absent.partition(": ")
+        return Ability(backend, device, dict.fromkeys(weight_types(backend), told), how=how)
     extension = extensions.NEEDED.get((backend, device.kind))
     compiled = extension.weights if extension is not None else frozenset()
     if not _has_marlin(device):
         compiled -= {"float8"}
-    lacks: dict[str, str] = {}
-    tried = _try(backend, [kind for kind in weight_types(backend) if kind not in compiled], device.name)
-    if tried is not None:
-        return Ability(backend, device, dict.fromkeys(weight_types(backend), tried))
+    tried = {kind: _try(backend, kind, device.name) for kind in weight_types(backend) if kind not in compiled}
+    lacks = {kind: why for kind, why in tried.items() if why is not None}
+    if lacks.keys() == tried.keys():
+        lacks = dict.fromkeys(weight_types(backend), next(iter(lacks.values())))
+        how = f"python -c 'import {BACKENDS[backend].module}' shows the whole error"
+        return Ability(backend, device, lacks, how=how)
     tool = extensions.lacking(extension) if extension is not None else None
     if extension is not None and tool is not None:
-        lacks = dict.fromkeys(sorted(compiled), f"no {tool.name} to build optimum-quanto's {extension.name} with")
+        lacks |= dict.fromkeys(sorted(compiled), f"no {tool.name} to build optimum-quanto's {extension.name} with")
     return Ability(backend, device, lacks, tool.name if tool is not None else "")
 
 
@@ -53,17 +70,33 @@ def _has_marlin(device: Device) -> bool:
     return device.kind == "cuda" and torch.cuda.get_device_capability(device.name)[0] >= _MARLIN
 
 
-def _try(backend: str, weights: list[str], device: str) -> str | None:
-    """Import a backend and quantize a small layer with each of these types; what went wrong, in one line."""
+def _try(backend: str, weights: str, device: str) -> str | None:
+    """Import a backend and quantize a small layer; what went wrong, in one line."""
     try:
-        return load_backend(backend).prepare(weights, device, lambda _: None)
+        return load_backend(backend).prepare([weights], device, lambda _: None)
     except Exception as error:  # noqa: BLE001 - libraries that do not fit each other raise anything
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def facts(found: list[Ability], named: dict[tuple[str, str], set[str]]) -> tuple[Fact, ...]:
-    """A fact for each; ``named``: backend and kind of device -> the weight types that the configuration asks for."""
-    return tuple(_fact(ability, named.get((ability.backend, ability.device.kind), set())) for ability in found)
+    """A fact for each, and for backends that no setting names.
+
+    ``named``: backend and kind of device -> the weight types that the configuration asks for.
+    """
+    tried = {ability.backend for ability in found}
+    others = [backend for backend in BACKENDS if backend not in tried]
+    return (
+        *(_fact(ability, named.get((ability.backend, ability.device.kind), set())) for ability in found),
+        *(_untried(backend) for backend in others),
+    )
+
+
+def _untried(backend: str) -> Fact:
+    absent = missing(backend)
+    if absent is None:
+        return Fact(name=backend, state="ok", detail="installed; not tried, as no setting names it")
+    detail, _, how = absent.partition(": ")
+    return Fact(name=backend, state="absent", detail=detail, how=how)
 
 
 def _fact(ability: Ability, named: set[str]) -> Fact:
@@ -75,5 +108,4 @@ def _fact(ability: Ability, named: set[str]) -> Fact:
         return Fact(name=ability.name, state="ok", detail=runs, named=bool(named))
     detail = "; ".join([runs, *(f"not {', '.join(kinds)}: {reason}" for reason, kinds in reasons.items())])
     state = absence(named=not named.isdisjoint(ability.lacks))
-    how = "" if ability.cause else f"python -c 'import {BACKENDS[ability.backend][0]}' shows the whole error"
-    return Fact(name=ability.name, state=state, detail=detail, how=how, named=bool(named), cause=ability.cause)
+    return Fact(name=ability.name, state=state, detail=detail, how=ability.how, named=bool(named), cause=ability.cause)

@@ -28,7 +28,7 @@ class Limit(msgspec.Struct, frozen=True):
 #: then has as much room as the mean's limit leaves the mean, and a limit without room leaves it none.
 WORST_FACTOR = 4.0
 
-_FACTOR_OR_BYTES = ("memory", "memory_peak")
+_FACTOR_OR_BYTES = ("memory", "memory_peak", "disk")
 _FACTOR_OR_SECONDS = ("latency",)
 _PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents", "motion", "motion_worst")
 
@@ -44,7 +44,8 @@ class Limits(msgspec.Struct, frozen=True):
     ``lpips``, ``lpips_worst``: distance of the mean and of the worst prompt. ``clip_drop``, ``clip_drop_worst``: how
     much the cosine between image and prompt may fall (a hundredth is one point of CLIP score). ``latents``: mean
     relative L2. ``motion``, ``motion_worst``: relative L2 of what changes from frame to frame of a video. ``memory``,
-    ``memory_peak``: bytes or a factor. ``latency``: seconds or a factor. ``device``: a pattern of device classes; the
+    ``memory_peak``: bytes or a factor. ``disk``: of the files of a round trip, bytes or a factor of what the same
+    components of the reference store. ``latency``: seconds or a factor. ``device``: a pattern of device classes; the
     table's limits in bytes and seconds bind only there.
     """
 

@@ -13,9 +13,8 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from qregress import units
-from qregress.errors import nearest
 from qregress.frames import of_entry, where
-from qregress.judge import regression
+from qregress.judge import proof, regression
 from qregress.judge.budgets import WORST_FACTOR, Limit
 from qregress.judge.regression import History
 from qregress.matrix import REFERENCE
@@ -24,7 +23,6 @@ from qregress.record import Check, Problem, Record, Verdict
 from qregress.stats import CONFIDENCE, FEWEST, ratio
 
 Limits = dict[str, Limit]
-_SHOWN = 3
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -162,44 +160,23 @@ def motion(subject: Subject) -> Check | None:
 
 
 def coverage(subject: Subject) -> Check | None:
-    """Every module that the setting asks for is quantized as asked, and nothing else is."""
-    manifests = subject.record.coverage
-    if not manifests:
-        return None
-    wrong, quantized, expected = [], 0, 0
-    for component, manifest in manifests.items():
-        names = [module.name for module in manifest.modules]
-        if manifest.asked is not None and not any(module.expected for module in manifest.modules):
-            wrong.append(f"{component}: {manifest.asked} was asked for, but none of its modules can be quantized so")
-        wrong += [
-            f"exclude pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
-            for pattern in manifest.unmatched
-        ]
-        missed: dict[str, list[str]] = {}
-        for module in manifest.modules:
-            expected += module.expected is not None
-            quantized += module.found is not None
-            if module.found != module.expected or module.dtype == "missing":
-                text = f"{module.found or module.dtype} instead of {module.expected or 'unquantized'}"
-                missed.setdefault(text, []).append(module.name)
-        total = len(manifest.modules)
-        for text, found in missed.items():
-            shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
-            wrong.append(f"{component}: {len(found)} of {total} modules are {text}: {shown}")
-    return Check(
-        name="coverage.manifest",
-        verdict="fail" if wrong else "pass",
-        value=float(quantized),
-        limit=float(expected),
-        basis="the setting",
-        why="; ".join(wrong) or f"{quantized} modules quantized as asked",
-    )
+    """Every module as the setting asks."""
+    return proof.coverage(subject.record)
 
 
-def _near(pattern: str, names: list[str]) -> str:
-    """The nearest module names only: a full list of modules is no help."""
-    hint = nearest(pattern, {name.rpartition(".")[2] for name in names} | set(names))
-    return hint.partition("?")[0] + "?" if hint.startswith("did") else "no name is near"
+def fidelity(subject: Subject) -> Check | None:
+    """Every kernel right."""
+    return proof.fidelity(subject.record)
+
+
+def roundtrip(subject: Subject) -> Check | None:
+    """The same images after saving and loading."""
+    return proof.roundtrip(subject.record)
+
+
+def disk(subject: Subject) -> Check | None:
+    """Bytes of what was saved."""
+    return proof.disk(subject.record, subject.reference, subject.limits.get("disk"))
 
 
 def _elsewhere(name: str, limit: Limit, value: float, record: Record) -> Check | None:
@@ -298,6 +275,9 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
     latents,
     motion,
     coverage,
+    fidelity,
+    roundtrip,
+    disk,
     memory_static,
     memory_peak,
     latency,
@@ -307,7 +287,17 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
 #: All names, for what a configuration may say of them.
 CHECK_NAMES = (
     *("quality.sanity", "quality.lpips", "quality.clip_drop", "quality.latents", "quality.motion"),
-    *("coverage.manifest", "memory.static", "memory.peak", "latency.ratio", "latency.budget", "drift.reference"),
+    *(
+        "coverage.manifest",
+        "kernel.fidelity",
+        "roundtrip.images",
+        "roundtrip.disk",
+        "memory.static",
+        "memory.peak",
+        "latency.ratio",
+        "latency.budget",
+        "drift.reference",
+    ),
     *(f"regression.{check.__name__}" for check in regression.REGRESSIONS),
 )
 

@@ -1,12 +1,13 @@
-"""A coverage manifest in counts: which kernels, of how many modules."""
+"""A coverage manifest in lines, as of a lock file, and in counts: which kernels, of how many modules."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from qregress.record import Coverage, CoverageSummary
+from qregress.record import Coverage, CoverageSummary, ModuleCoverage
 
 _COUNTS = ("quantized", "eligible", "modules", "tensors")
+_SHOWN = 3
 
 
 def summarize(manifests: dict[str, Coverage]) -> CoverageSummary | None:
@@ -40,3 +41,40 @@ def changes(before: CoverageSummary, now: CoverageSummary) -> list[str]:
             if old.get(key) != new.get(key)
         ]
     return words
+
+
+def lines(manifests: dict[str, Coverage]) -> dict[str, dict[str, str]]:
+    """Of each component that a setting names: module -> weight type, tensor class, how scales lie, dtype, bytes."""
+    return {
+        component: {module.name: _line(module) for module in sorted(manifest.modules, key=lambda module: module.name)}
+        for component, manifest in manifests.items()
+        if manifest.asked is not None
+    }
+
+
+def _line(module: ModuleCoverage) -> str:
+    parts = (module.found or "unquantized", module.tensor, module.packing, module.dtype, f"{module.bytes} B")
+    return ", ".join(part for part in parts if part)
+
+
+def differences(before: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> list[str]:
+    """What is covered otherwise, module by module; bytes are memory's business."""
+    words = []
+    for component in sorted(before.keys() | now.keys()):
+        old, new = before.get(component, {}), now.get(component, {})
+        moved: dict[str, list[str]] = {}
+        for name in sorted(old.keys() | new.keys()):
+            was, is_now = _without_bytes(old.get(name)), _without_bytes(new.get(name))
+            if was != is_now:
+                moved.setdefault(f"{was or 'not there'} -> {is_now or 'gone'}", []).append(name)
+        words += [f"{component}: {change}: {_some(names)}" for change, names in moved.items()]
+    return words
+
+
+def _without_bytes(line: str | None) -> str | None:
+    return line.rpartition(", ")[0] if line is not None else None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -147,14 +147,22 @@ def _no_ratio(record: Record, entry: Entry, now: Ratio | None, was: Ratio | None
 
 
 def coverage(record: Record, history: History) -> Check | None:
-    """The same modules in the same tensor classes, which name the kernels; other bytes are ``memory``'s business."""
+    """The same modules in the same tensor classes, which name the kernels; other bytes are ``memory``'s business.
+
+    Line by line, or by counts where a baseline has no lines yet.
+    """
     name, entry = "regression.coverage", history.entry
     if not record.coverage:
         return _gone(name, history, lambda was: was.coverage is not None)
     now = manifest.summarize(record.coverage)
     if entry is None or entry.baseline.coverage is None or now is None:
         return _new(name, history)
-    words = manifest.changes(entry.baseline.coverage, now)
+    accepted = entry.baseline.manifest
+    words = (
+        manifest.differences(accepted, manifest.lines(record.coverage))
+        if accepted
+        else manifest.changes(entry.baseline.coverage, now)
+    )
     return Check(
         name=name,
         verdict="fail" if words else "pass",

@@ -6,7 +6,11 @@ import datetime as dt
 import statistics
 from collections.abc import Sequence
 
+from msgspec import UNSET
+
+from qregress import units
 from qregress.judge import checks, waivers
+from qregress.judge.blame import told
 from qregress.judge.budgets import Limit
 from qregress.judge.manifest import summarize
 from qregress.judge.regression import History
@@ -148,4 +152,23 @@ def _notes(record: Record) -> tuple[str, ...]:
         notes.append("not repeatable: the same prompt and seed gave other images in the same process")
     if record.scores is not None and record.scores.note:
         notes.append(record.scores.note)
+    if record.beside and record.beside.lpips:
+        mean, worst = statistics.fmean(record.beside.lpips), max(record.beside.lpips)
+        notes.append(f"against the FP16 reference, which does not gate it: LPIPS mean {mean:.4f}, worst {worst:.4f}")
+    if record.asked is not None and record.asked.setting.get("fuse_qkv"):
+        notes += _left_by_fusing(record)
+    if record.blame is not UNSET:
+        notes.append(told(record.blame))
     return tuple(notes)
+
+
+def _left_by_fusing(record: Record) -> list[str]:
+    """Joining projections leaves the old ones in memory, quantized and never called."""
+    notes = []
+    for component, manifest in record.coverage.items():
+        idle = [module for module in manifest.modules if module.name in manifest.idle]
+        if idle:
+            size = units.format_bytes(sum(module.bytes for module in idle))
+            left = f"{len(idle)} quantized modules that no call uses stay in memory, {size}"
+            notes.append(f"{component}: the projections that were joined: {left}: {idle[0].name}, …")
+    return notes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 #: diffusers' own name for the argument: ``torch_dtype`` is deprecated where ``dtype`` exists, and goes in 1.0.
-_DTYPE = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
+DTYPE = "dtype" if hasattr(deprecation_utils, "_resolve_dtype") else "torch_dtype"
 
 
 def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
@@ -55,11 +55,11 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         for name, path in folder.shared.items():
             kind = vae_dtype(compute, device) if name == vae else compute
             model = shared_class(folder.path, name)
-            components[name] = model.from_pretrained(str(path), local_files_only=True, **{_DTYPE: kind})
+            components[name] = model.from_pretrained(str(path), local_files_only=True, **{DTYPE: kind})
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
-            **{_DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
+            **{DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
             **components,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

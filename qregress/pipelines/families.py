@@ -15,7 +15,6 @@ class Family(Roles, frozen=True, kw_only=True):
     """Roles of a pipeline's components, by attribute name.
 
     ``vae``: what decodes latents, never quantized unless a setting names it; ``None`` where there is none.
-    ``fuses_qkv``: whether the denoiser can join its query, key and value projections; ``None`` where that is not known.
     ``frames``: of videos, the argument of a call that says how many frames they have, and the entry of the denoiser's
     configuration that says how many it was made for. ``inferred``: guessed from the components' types.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 from diffusers import DiffusionPipeline
+from msgspec import UNSET, UnsetType
 
 from qregress import pipelines
 from qregress.errors import ProduceError
@@ -20,17 +21,23 @@ from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.families import final_projection
 from qregress.pipelines.folder import Folder
 from qregress.produce import files, scoring
+from qregress.produce.blame import blame
+from qregress.produce.calibration import calibrate
 from qregress.produce.determinism import settle
+from qregress.produce.execution import copied, is_placed, place, unable
 from qregress.produce.fingerprint import fingerprint
-from qregress.produce.generate import Generated, call_arguments, drawn_latents, generate, join
+from qregress.produce.generate import Generated, OnStep, call_arguments, drawn_latents, generate, join
 from qregress.produce.latency import latency_pass
 from qregress.produce.memory import Window, account, watch
 from qregress.produce.noise import measure
+from qregress.produce.proof import Proof, prove
 from qregress.produce.protocol import Event, Options, Progress, Say
+from qregress.produce.roundtrip import roundtrip
 from qregress.produce.timing import timed
-from qregress.produce.variant import assemble, manifests, modules, plans, quantized
-from qregress.quantize import load_backend
-from qregress.record import Asked, Record, Timing
+from qregress.produce.training import train
+from qregress.produce.variant import assemble, denoisers, modules, plans, quantized, specs
+from qregress.quantize import load_backend, missing
+from qregress.record import Asked, Record, Roundtrip, Scores, Timing, Trained
 from qregress.store.run import RunFolder
 
 Emit = Callable[[Event], None]
@@ -48,7 +55,8 @@ class Bench:
         self._out = RunFolder(Path(options.out))
         self._pristine: dict[str, DiffusionPipeline] = {}
         self._references: dict[str, tuple[Generated, torch.Tensor]] = {}
-        self._last: tuple[str, DiffusionPipeline, Generated] | None = None
+        self._same_dtypes: dict[tuple[str, str], Generated] = {}
+        self._last: tuple[str, DiffusionPipeline, Generated, Generated] | None = None
         self._source_sha256 = ""
         if found.trained:
             scoring.load(lpips=options.lpips, clip=options.clip)  # a name that is none shows before anything has run
@@ -67,16 +75,7 @@ class Bench:
 
         Raises ``ProduceError`` where its weights or images are not at hand any more.
         """
-        record = self._out.record(cell.id)
-        known = self._references.get(cell.workload.name)
-        last = self._last
-        if cell.setting.is_reference and record is not None:
-            known = self._reference(cell)
-            last = cell.id, assemble(self._load(cell.setting.dtype), {}), known[0]
-        if record is None or known is None or last is None or last[0] != cell.id:
-            raise ProduceError(f"{cell.id}: its noise can be measured only in the process that has just run it")
-        reference, initial = known
-        _, pipeline, made = last
+        record, pipeline, made, reference, initial = self._just_run(cell, "its noise can be measured")
         base = None if cell.setting.is_reference else reference
         noise = measure(
             lambda batch: generate(pipeline, self._source, cell.workload, batch, initial),
@@ -90,6 +89,47 @@ class Bench:
             on_variant=lambda done, total: self._emit(Progress(cell.id, "noise floor", done, total)),
         )
         self._out.write_record(msgspec.structs.replace(record, noise=noise))
+
+    def find_blame(self, cell: Cell, prompts: tuple[int, ...]) -> None:
+        """Add to the record of the cell that ran last which of its parts carries the loss of some prompts.
+
+        Raises ``ProduceError`` where its weights or images are not at hand any more.
+        """
+        if cell.setting.offload != "none":
+            raise ProduceError(f"{cell.id}: with offload, its components cannot be exchanged one by one")
+        record, pipeline, made, reference, initial = self._just_run(cell, "its loss can be blamed on something")
+        expected, trained = reference.rows(prompts), self._source.trained
+        size = cell.workload.batch_size
+        batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+        def left(made: Generated) -> float:
+            return scoring.distance(made, expected, lpips=self._options.lpips, trained=trained)
+
+        def run(changed: DiffusionPipeline) -> float:
+            return left(join([generate(changed, self._source, cell.workload, batch, initial) for batch in batches]))
+
+        found = blame(
+            pipeline,
+            self._load(cell.setting.dtype),
+            run,
+            whole=left(made.rows(prompts)),
+            score="lpips" if trained else "latents",
+            prompts=prompts,
+            on_step=lambda done, total: self._emit(Progress(cell.id, "blame", done, total)),
+        )
+        self._out.write_record(msgspec.structs.replace(record, blame=found))
+
+    def _just_run(self, cell: Cell, what: str) -> tuple[Record, DiffusionPipeline, Generated, Generated, torch.Tensor]:
+        """The cell that ran last, or a reference: record, pipeline, images, those it is held against, initial noise."""
+        record = self._out.record(cell.id)
+        known = self._references.get(cell.workload.name)
+        last = self._last
+        if cell.setting.is_reference and record is not None:
+            known = self._reference(cell)
+            last = cell.id, assemble(self._load(cell.setting.dtype), {}), known[0], known[0]
+        if record is None or known is None or last is None or last[0] != cell.id:
+            raise ProduceError(f"{cell.id}: {what} only in the process that has just run it")
+        return record, *last[1:], known[1]
 
     def _fitted(self, cell: Cell) -> Cell:
         """With components in place of roles, where those are known only now that the pipeline is loaded."""
@@ -152,7 +192,7 @@ class Bench:
             **kept,
             asked=self._asked(cell, initial),
             repeatable=first.equals(parts[0]),
-            memory=account(modules(pipeline), window),
+            memory=account(modules(pipeline), window, self._options.device),
             timing=Timing(samples_s=tuple(samples[: len(workload.timed_batches())])),
             scores=scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained),
         )
@@ -161,22 +201,35 @@ class Bench:
         start = time.perf_counter()
         setting, workload, options = cell.setting, cell.workload, self._options
         self._emit(Progress(cell.id, "prepare", 0, 1))
-        missing = load_backend(setting.backend).prepare(
-            setting.weights.values(), options.device, lambda text: self._emit(Say(text))
-        )
-        if missing is not None:
-            return self._record(cell, start, status="not-run", message=missing)
+        lacks = self._lacks(setting)
+        if lacks is not None:
+            return self._record(cell, start, status="not-run", message=lacks)
         expected, initial = self._reference(cell)
-        self._emit(Progress(cell.id, "quantize", 0, 1))
-        pristine = self._load(setting.dtype)
+        pristine, trained = self._trained(cell, self._load(setting.dtype))
         planned = plans(pristine, setting)
+        self._emit(Progress(cell.id, "quantize", 0, 1))
         changed, loading = watch(lambda: quantized(pristine, setting), options.device)
-        pipeline = assemble(pristine, changed)
+        pipeline = assemble(pristine, changed | copied(pristine, setting))
+
+        def run(pipeline: DiffusionPipeline, batch: range, on_step: OnStep | None = None) -> Generated:
+            return generate(pipeline, self._source, workload, batch, initial, on_step)
+
+        calibrated = calibrate(setting, workload, lambda batch: run(pipeline, batch))
+        proof: Proof | None = None
+        known = list(self._pristine.values())
+        first_batch = workload.batches()[0]
+        if is_placed(setting):
+            # Compiled or moved about, a pipeline's layers are no longer there to be looked at.
+            proof = prove(
+                pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
+            )
+            place(pipeline, setting, options.device, lambda text: self._emit(Say(text)))
+            run(pipeline, first_batch)
         reference = assemble(self._load("float16"), {})
-        first, window = self._watch(cell, pipeline, workload.batches()[0], initial)
+        first, window = self._watch(cell, pipeline, first_batch, initial)
         passed = latency_pass(
-            lambda batch: generate(pipeline, self._source, workload, batch, initial),
-            lambda batch: generate(reference, self._source, workload, batch, initial),
+            partial(run, pipeline),
+            partial(run, reference),
             expected,
             workload,
             options,
@@ -184,27 +237,90 @@ class Bench:
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
         )
         kept = files.save_generated(self._out.cell(cell.id), passed.made)
-        self._last = cell.id, pipeline, passed.made
+        memory = account(modules(pipeline), window, options.device, changed=changed, loading=loading)
+        self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
+        if proof is None:
+            proof = prove(
+                pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
+            )
+        trip: Roundtrip | UnsetType = UNSET
+        if setting.roundtrip:
+            self._emit(Progress(cell.id, "save and load", 0, 1))
+            made = passed.made.rows(first_batch)
+            trip = roundtrip(pipeline, setting, made, lambda again: run(again, first_batch), self._out.cell(cell.id))
+        gated = self._same_dtype(cell, initial) if setting.reference == "same-dtype" else expected
+        self._last = cell.id, pipeline, passed.made, gated
         self._emit(Progress(cell.id, "score", 0, 1))
         return self._record(
             cell,
             start,
             **kept,
             asked=self._asked(cell, initial),
-            repeatable=passed.repeatable and first.equals(passed.made.rows(workload.batches()[0])),
+            repeatable=passed.repeatable and first.equals(passed.made.rows(first_batch)),
             reference_repeatable=passed.reference_repeatable,
-            memory=account(modules(pipeline), window, changed=changed, loading=loading),
+            memory=memory,
             timing=passed.timing,
-            coverage=manifests(pipeline, setting, planned),
-            scores=scoring.score(
-                passed.made,
-                expected,
-                workload.prompts,
-                lpips=options.lpips,
-                clip=options.clip,
-                trained=self._source.trained,
-            ),
+            coverage=proof.coverage,
+            fidelity=proof.fidelity,
+            roundtrip=trip,
+            calibrated=calibrated or UNSET,
+            trained=trained or UNSET,
+            scores=self._score(cell, passed.made, gated),
+            beside=self._score(cell, passed.made, expected) if gated is not expected else UNSET,
         )
+
+    def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
+        options = self._options
+        return scoring.score(
+            made,
+            reference,
+            cell.workload.prompts,
+            lpips=options.lpips,
+            clip=options.clip,
+            trained=self._source.trained,
+        )
+
+    def _lacks(self, setting: Setting) -> str | None:
+        """Why this machine cannot run a setting, in one line; what its backend compiles is built here."""
+        lacks = missing(setting.backend) or unable(setting, self._options.device)
+        if lacks is not None:
+            return lacks
+        backend = load_backend(setting.backend)
+        kinds = setting.weights.values(), setting.activations.values()
+        return backend.prepare(kinds[0], self._options.device, lambda text: self._emit(Say(text)), kinds[1])
+
+    def _trained(self, cell: Cell, pristine: DiffusionPipeline) -> tuple[DiffusionPipeline, dict[str, Trained]]:
+        """The unquantized pipeline with its denoisers trained for what they are about to be quantized to."""
+        setting = cell.setting
+        if setting.qat is None:
+            return pristine, {}
+        asked = specs(pristine, setting)
+        made, told = {}, {}
+        for name in denoisers(pristine):
+            if name in asked:
+                made[name], told[name] = train(
+                    pristine,
+                    self._source,
+                    cell.workload,
+                    name,
+                    asked[name],
+                    setting.qat,
+                    lambda done, total: self._emit(Progress(cell.id, "training", done, total)),
+                )
+        return assemble(pristine, made), told
+
+    def _same_dtype(self, cell: Cell, initial: torch.Tensor) -> Generated:
+        """Images of the unquantized pipeline in the setting's own dtype, made once for a workload."""
+        dtype, workload = cell.setting.dtype, cell.workload
+        key = dtype, workload.name
+        if key not in self._same_dtypes:
+            pipeline = assemble(self._load(dtype), {})
+            parts = []
+            for done, batch in enumerate(workload.batches(), 1):
+                parts.append(generate(pipeline, self._source, workload, batch, initial))
+                self._emit(Progress(cell.id, f"reference in {dtype}", done, len(workload.batches())))
+            self._same_dtypes[key] = join(parts)
+        return self._same_dtypes[key]
 
     def _watch(
         self, cell: Cell, pipeline: DiffusionPipeline, batch: range, initial: torch.Tensor
@@ -220,8 +336,7 @@ class Bench:
             self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
         made, window = watch(lambda: generate(pipeline, self._source, cell.workload, batch, initial, on_step), device)
-        left = window.left - (0 if device.startswith("cuda") else made.nbytes)
-        return made, Window(peak=window.peak, left=left)
+        return made, window.without(made.nbytes, modules(pipeline), device)
 
     def _reference(self, cell: Cell) -> tuple[Generated, torch.Tensor]:
         """The reference's images, from memory or, after a worker died, from disk: then it must still be warmed up."""
@@ -261,6 +376,7 @@ class Bench:
             setting=canonical(cell.setting),
             workload=canonical(cell.workload),
             initial_sha256=files.digest(initial),
+            reference_dtype=cell.setting.dtype if cell.setting.reference == "same-dtype" else "float16",
         )
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:

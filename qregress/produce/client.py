@@ -19,6 +19,7 @@ from qregress.produce.protocol import (
     Done,
     Event,
     Failed,
+    FindBlame,
     MeasureNoise,
     Options,
     Produce,
@@ -55,6 +56,9 @@ class Producer(Protocol):
 
     def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
         """Add the noise floor to the record of the cell that ran last. Raises as ``produce`` does."""
+
+    def find_blame(self, cell: Cell, prompts: tuple[int, ...], on_event: OnEvent) -> None:
+        """Add which part carries the loss of these prompts to the record of the cell that ran last. Raises likewise."""
 
     def close(self) -> None:
         """End it, and all that it started."""
@@ -98,6 +102,10 @@ class Worker:
     def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
         """See ``Producer``."""
         self._ask(MeasureNoise(cell, self._options), on_event)
+
+    def find_blame(self, cell: Cell, prompts: tuple[int, ...], on_event: OnEvent) -> None:
+        """See ``Producer``."""
+        self._ask(FindBlame(cell, self._options, prompts), on_event)
 
     def _ask(self, request: Request, on_event: OnEvent) -> None:
         """Send a request and wait for its end."""
@@ -184,6 +192,10 @@ class InProcess:
     def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
         """See ``Producer``."""
         self._bench_for(cell, on_event).measure_noise(cell)
+
+    def find_blame(self, cell: Cell, prompts: tuple[int, ...], on_event: OnEvent) -> None:
+        """See ``Producer``."""
+        self._bench_for(cell, on_event).find_blame(cell, prompts)
 
     def _bench_for(self, cell: Cell, on_event: OnEvent) -> Bench:
         from qregress.produce.bench import Bench

@@ -21,10 +21,25 @@ T = TypeVar("T")
 
 
 class Window(msgspec.Struct):
-    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes."""
+    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes.
+
+    ``alive``: on a CPU, address -> bytes of what was left.
+    """
 
     peak: int = 0
     left: int = 0
+    alive: dict[int, int] = msgspec.field(default_factory=dict)
+
+    def without(self, made: int, parts: dict[str, nn.Module], device: str) -> Window:
+        """The same without what was made, and without weights that a call has allocated anew.
+
+        Layerwise casting does that, and nothing is told of the blocks before them, which are from outside the window,
+        when those are given back. CUDA's counters know both.
+        """
+        if device.startswith("cuda"):
+            return self
+        anew = sum(self.alive.get(address, 0) for address in stored_at(parts, device))
+        return Window(peak=self.peak - anew, left=self.left - made - anew)
 
 
 @contextmanager
@@ -90,7 +105,7 @@ def _window(events: list[tuple[int, int, int]]) -> Window:
     back in between: a later block at such an address then seems to give back bytes that it never had.
     """
     window = Window()
-    alive: dict[int, int] = {}
+    alive = window.alive
     for _, address, nbytes in events:
         if nbytes > 0:
             alive[address] = nbytes
@@ -101,12 +116,20 @@ def _window(events: list[tuple[int, int, int]]) -> Window:
     return window
 
 
-def stored(modules: dict[str, nn.Module]) -> tuple[int, dict[str, int]]:
-    """Bytes stored by all components together, and by each alone; storages that are shared count once in all."""
+def stored_at(modules: dict[str, nn.Module], device: str) -> dict[int, int]:
+    """Storage address -> bytes of all components on a device."""
+    found: dict[int, int] = {}
+    for module in modules.values():
+        found.update(storages(module, torch.device(device).type))
+    return found
+
+
+def stored(modules: dict[str, nn.Module], device: str) -> tuple[int, dict[str, int]]:
+    """Bytes that all components together store on a device, and each alone; shared storages count once in all."""
     everything: dict[int, int] = {}
     each = {}
     for name, module in modules.items():
-        found = storages(module)
+        found = storages(module, torch.device(device).type)
         each[name] = sum(found.values())
         everything.update(found)
     return sum(everything.values()), each
@@ -115,6 +138,7 @@ def stored(modules: dict[str, nn.Module]) -> tuple[int, dict[str, int]]:
 def account(
     parts: dict[str, nn.Module],
     running: Window,
+    device: str,
     *,
     changed: dict[str, nn.Module] | None = None,
     loading: Window | None = None,
@@ -125,11 +149,11 @@ def account(
     they keep alive beside their parameters (the float weights, say) is in no parameter list, but it was allocated. The
     reference's weights may be on the device meanwhile; they are in no number.
     """
-    total, each = stored(parts)
+    total, each = stored(parts, device)
     kept, load_peak = 0, None
     if changed is not None and loading is not None:
-        kept = max(0, loading.left - stored(changed)[0])
-        load_peak = total - stored(changed)[0] + loading.peak
+        kept = max(0, loading.left - stored(changed, device)[0])
+        load_peak = total - stored(changed, device)[0] + loading.peak
     return Memory(
         storage_bytes=total,
         static_bytes=total + kept + max(0, running.left),

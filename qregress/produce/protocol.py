@@ -37,6 +37,14 @@ class MeasureNoise(msgspec.Struct, frozen=True, tag="noise"):
     options: Options
 
 
+class FindBlame(msgspec.Struct, frozen=True, tag="blame"):
+    """Add to the record of the cell that ran last which of its parts carries the loss of some of its prompts."""
+
+    cell: Cell
+    options: Options
+    prompts: tuple[int, ...]
+
+
 class Say(msgspec.Struct, frozen=True, tag="say"):
     """A line for the screen."""
 
@@ -67,7 +75,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 Event = Say | Progress | Done | Failed
-Request = Produce | MeasureNoise
+Request = Produce | MeasureNoise | FindBlame
 
 _encoder = msgspec.json.Encoder()
 _events = msgspec.json.Decoder(Event)

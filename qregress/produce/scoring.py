@@ -88,6 +88,13 @@ def rescore(
     return _checked("LPIPS", perceptual.distance(_unit(made.images), _unit(reference.images))), scores
 
 
+def distance(made: Generated, reference: Generated, *, lpips: str, trained: bool) -> float:
+    """Mean LPIPS to the reference's images; of untrained weights mean relative L2 of the final latents, if finite."""
+    if trained:
+        return fmean(_checked("LPIPS", _lpips(lpips).distance(_unit(made.images), _unit(reference.images))))
+    return fmean(relative_l2(a, b) for a, b in zip(made.latents, reference.latents, strict=True))
+
+
 def motions(made: Generated, reference: Generated) -> tuple[float, ...] | UnsetType:
     """How far each prompt's video moves from how its reference moves; ``UNSET`` for images."""
     if made.frames == 1:

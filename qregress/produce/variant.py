@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import msgspec
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from qregress.errors import ProduceError, nearest
-from qregress.matrix import Setting
+from qregress.matrix import DENOISER, Setting
+from qregress.pipelines.assemble import family_of
 from qregress.quantize import load_backend
-from qregress.quantize.coverage import Plan, manifest, plan
+from qregress.quantize.base import Spec
+from qregress.quantize.coverage import Plan, kept_alive, manifest, plan
 from qregress.record import Coverage
 
 
@@ -20,24 +23,49 @@ def modules(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
 
 
-def plans(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Plan]:
-    """What the setting asks of each component; of one that it does not name, that nothing changes.
+def specs(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Spec]:
+    """What the setting asks of each component that it names.
 
-    A pattern has a meaning if any of the named components has such a module. Raises ``ProduceError`` where the pipeline
-    has no such component, as a registered factory need not say which it has.
+    Raises ``ProduceError`` where the pipeline has no such component, as a registered factory need not say which it has,
+    or cannot join its projections.
     """
-    backend = load_backend(setting.backend)
     parts = modules(pristine)
     for component in setting.weights:
         if component not in parts:
             asked = f"setting '{setting.name}' quantizes '{component}'"
             raise ProduceError(f"{asked}, which the pipeline does not have; {nearest(component, parts)}")
-    found = {}
-    for name, module in parts.items():
-        weights = setting.weights.get(name)
-        found[name] = plan(module, backend, weights, setting.exclude if weights is not None else ())
+    fused = denoisers(pristine) if setting.fuse_qkv else ()
+    for component in fused:
+        if not hasattr(parts[component], "fuse_qkv_projections"):
+            kind = type(parts[component]).__name__
+            raise ProduceError(f"setting '{setting.name}' has fuse_qkv, and {kind} has no fuse_qkv_projections")
+    return {
+        name: Spec(
+            weights=weights,
+            activations=setting.activations.get(name),
+            include=setting.include,
+            exclude=setting.exclude,
+            fuse_qkv=name in fused,
+        )
+        for name, weights in setting.weights.items()
+    }
+
+
+def denoisers(pipeline: DiffusionPipeline) -> tuple[str, ...]:
+    """The components that denoise."""
+    return family_of(pipeline).members(DENOISER)
+
+
+def plans(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Plan]:
+    """What the setting asks of each component; of one that it does not name, that nothing changes.
+
+    A pattern has a meaning if any of the named components has such a module. Raises what ``specs`` raises.
+    """
+    backend = load_backend(setting.backend)
+    asked = specs(pristine, setting)
+    found = {name: plan(module, backend, asked.get(name, Spec())) for name, module in modules(pristine).items()}
     named = list(setting.weights)
-    nowhere = set(setting.exclude).intersection(*(found[name].unmatched for name in named))
+    nowhere = {*setting.include, *setting.exclude}.intersection(*(found[name].unmatched for name in named))
     for place, name in enumerate(named):
         told = tuple(sorted(nowhere)) if place == 0 else ()
         found[name] = msgspec.structs.replace(found[name], unmatched=told)
@@ -45,16 +73,8 @@ def plans(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Plan]:
 
 
 def quantized(pristine: DiffusionPipeline, setting: Setting) -> dict[str, nn.Module]:
-    """Quantized copies of the components that the setting names.
-
-    The copies own their memory, aligned, unlike weights that were memory-mapped from a file: int8 products on a CPU
-    end the process where a weight's address is no multiple of 16.
-    """
-    backend = load_backend(setting.backend)
-    copies = {name: copy.deepcopy(modules(pristine)[name]) for name in setting.weights}
-    for name, module in copies.items():
-        backend.quantize(module, setting.weights[name], setting.exclude)
-    return copies
+    """Quantized modules for the components that the setting names."""
+    return load_backend(setting.backend).quantize(pristine, specs(pristine, setting))
 
 
 def assemble(pristine: DiffusionPipeline, changed: dict[str, nn.Module]) -> DiffusionPipeline:
@@ -69,7 +89,18 @@ def assemble(pristine: DiffusionPipeline, changed: dict[str, nn.Module]) -> Diff
     return pipeline
 
 
-def manifests(pipeline: DiffusionPipeline, setting: Setting, planned: dict[str, Plan]) -> dict[str, Coverage]:
-    """What became of each component, those that were to stay as they are included."""
-    backend = load_backend(setting.backend)
-    return {name: manifest(module, backend, planned[name]) for name, module in modules(pipeline).items()}
+def manifests(
+    pipeline: DiffusionPipeline,
+    pristine: DiffusionPipeline,
+    setting: Setting,
+    planned: dict[str, Plan],
+    others: Iterable[DiffusionPipeline] = (),
+) -> dict[str, Coverage]:
+    """What became of each component, those that were to stay as they are included.
+
+    ``others``: more unquantized pipelines that are in memory.
+    """
+    backend, originals, parts = load_backend(setting.backend), modules(pristine), modules(pipeline)
+    found = {name: manifest(module, backend, planned[name]) for name, module in parts.items()}
+    pairs = {name: (originals[name], parts[name]) for name in setting.weights}
+    return kept_alive(pairs, found, [part for other in others for part in modules(other).values()])

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from qregress.errors import FactoryError, QregressError
-from qregress.produce.protocol import Done, Event, Failed, MeasureNoise, Request, pack, unpack_request
+from qregress.produce.protocol import Done, Event, Failed, FindBlame, MeasureNoise, Request, pack, unpack_request
 
 if TYPE_CHECKING:
     from qregress.produce.bench import Bench
@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
                 bench = Bench(request.cell.pipeline, request.options, emit)
             if isinstance(request, MeasureNoise):
                 bench.measure_noise(request.cell)
+            elif isinstance(request, FindBlame):
+                bench.find_blame(request.cell, request.prompts)
             else:
                 bench.run(request.cell, request.resolve)
             emit(Done(request.cell.id))

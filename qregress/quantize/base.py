@@ -3,27 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a setting asks of one component.
+
+    ``weights``: the weight type, ``None`` where the component stays as it is. ``activations``: their type, ``None`` for
+    unquantized ones. ``include`` and ``exclude``: shell-style patterns of full module names; without any of ``include``
+    all modules are meant. ``fuse_qkv``: the query, key and value projections are joined before anything is quantized.
+    """
+
+    weights: str | None = None
+    activations: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    fuse_qkv: bool = False
+
+    def means(self, name: str) -> bool:
+        """Whether a module of that full name is to be quantized, if it can be."""
+        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+class Dequantized(msgspec.Struct, frozen=True):
+    """What a quantized weight stands for, in the shape of the unquantized weight.
+
+    ``values``: float32. ``rounded``: float32, the root of the sum of squares of what a kernel that computes in the
+    weight's dtype rounds on the way to each value: the value itself, and a product that a shift is taken off.
+    ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
+    two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
+    ``stepwise``: the values as a kernel has them that unpacks weights first, rounded to their dtype at every step;
+    ``None``: at the end.
+    """
+
+    values: torch.Tensor
+    rounded: torch.Tensor
+    group: int | None = None
+    alike: torch.Tensor | None = None
+    stepwise: torch.Tensor | None = None
+
+
+def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """The chance that two values of a group are equal; ``codes [outputs, groups, size]``, returned without the last.
+
+    Of eight bits, where equal values are rare, the mean over all groups.
+    """
+    if bits > _FEW_BITS:
+        plain = codes if codes.dtype == torch.uint8 else codes.contiguous().view(torch.uint8)
+        shares = torch.bincount(plain.flatten().int(), minlength=256).double() / codes.numel()
+        return shares.square().sum().float().expand(codes.shape[:2])
+    shares = torch.stack([(codes == level).float().mean(2) for level in range(2**bits)])
+    return shares.square().sum(0)
+
+
+_FEW_BITS = 4
+
 
 class Backend(Protocol):
-    """A quantization library. All methods act on one component of a pipeline, a plain ``nn.Module``."""
+    """A quantization library. A class that extends it has the defaults of what is optional."""
 
-    def prepare(self, weights: Iterable[str], device: str, say: Callable[[str], None]) -> str | None:
-        """Build what these weight types need, once and outside every timing.
+    def prepare(
+        self, weights: Iterable[str], device: str, say: Callable[[str], None], activations: Iterable[str] = ()
+    ) -> str | None:
+        """Build what these weight types need, once and outside every timing; and types of activations, where any are.
 
         ``say`` puts a line on the screen before something slow starts. Returns one line that says what is missing
         where this machine cannot run them, else ``None``.
         """
 
-    def eligible(self, module: nn.Module) -> bool:
-        """Whether the library can quantize such a module's weight."""
+    def eligible(self, component: nn.Module) -> frozenset[str]:
+        """Full names of the modules of an unquantized component whose weights the library quantizes if not told else.
 
-    def quantize(self, component: nn.Module, weights: str, exclude: tuple[str, ...]) -> None:
-        """Quantize a component in place, modules whose name matches a pattern of ``exclude`` left out."""
+        By the component, as some libraries leave modules by their names, and by lists that the component's class has.
+        """
 
-    def weight_type(self, weight: torch.Tensor) -> str | None:
-        """The weight type of a quantized tensor as a configuration names it, ``None`` for a plain tensor."""
+    def quantize(self, pristine: DiffusionPipeline, specs: dict[str, Spec]) -> dict[str, nn.Module]:
+        """New, quantized modules for the named components of a pipeline, which itself stays as it is.
+
+        Every ``Spec`` has a weight type. The new modules own their memory and are in evaluation mode; activations are
+        calibrated afterwards, see ``calibration``.
+        """
+
+    def weight_type(self, module: nn.Module) -> str | None:
+        """The type of a module's weight as a configuration names it, ``None`` for a weight that is not quantized."""
+
+    def packing(self, module: nn.Module) -> str:
+        """How the scales of a quantized weight lie: ``axis 0``, ``group 128``, ``block 64``, ``tensor``; else empty."""
+
+    def dequantize(self, module: nn.Module) -> Dequantized:
+        """The values that a quantized weight stands for.
+
+        Worked out from data and scales in float32 where the format is known, so that it does not share an error with
+        the library's own kernels; by the library where the data is packed for one kernel.
+        """
+
+    def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """The values, float32, that a quantized module multiplies its weight with when it is called with ``x``.
+
+        Optional: other than ``x`` where activations are quantized.
+        """
+        _ = module
+        return x.float()
+
+
+class Saver(Protocol):
+    """How a backend's quantized components are kept in files."""
+
+    def save(self, component: nn.Module, folder: Path) -> None:
+        """Into a folder that does not exist yet."""
+
+    def load(self, folder: Path, like: nn.Module) -> nn.Module:
+        """What ``save`` wrote, on the device of the component that it was saved from, with its dtypes."""

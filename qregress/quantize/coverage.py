@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 import msgspec
 import torch
 from torch import nn
 
-from qregress.quantize.base import Backend
+from qregress.quantize.base import Backend, Spec
 from qregress.record import Coverage, ModuleCoverage
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What a setting asks of one component, drawn up on the unquantized model.
 
-    ``expected``: module name -> weight type, ``None`` for what is to be left as it is. ``weights`` and ``exclude`` are
-    the setting's own, for modules that are there only afterwards. ``unmatched``: patterns that mean no module.
+    ``expected``: module name -> weight type, ``None`` for what is to be left as it is. ``spec``: the setting's own, for
+    modules that are there only afterwards. ``unmatched``: patterns that mean no module.
     """
 
     expected: dict[str, str | None]
-    weights: str | None
-    exclude: tuple[str, ...]
+    spec: Spec
     unmatched: tuple[str, ...]
 
 
@@ -39,13 +40,17 @@ def inner_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
             yield from inner_tensors(inner)
 
 
-def storages(module: nn.Module) -> dict[int, int]:
-    """Storage address -> bytes of all parameters and buffers, each shared storage once."""
+def storages(module: nn.Module, device: str | None = None) -> dict[int, int]:
+    """Storage address -> bytes of all parameters and buffers, each shared storage once.
+
+    ``device``: only of those on that type of device.
+    """
     found = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        for inner in inner_tensors(tensor.data if isinstance(tensor, nn.Parameter) else tensor):
-            storage = inner.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
+        for inner in inner_tensors(_data(tensor)):
+            if device in (None, inner.device.type):
+                storage = inner.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
     return found
 
 
@@ -54,27 +59,32 @@ def tensor_bytes(tensor: torch.Tensor) -> int:
     return sum(inner.numel() * inner.element_size() for inner in inner_tensors(tensor))
 
 
-def _weighted(component: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tensor]]:
-    """Modules with a weight of their own."""
+def weighted(component: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tensor]]:
+    """Modules with a weight of their own: full name, module, and its data."""
     for name, module in component.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.Tensor):
-            yield name, module, weight
+            yield name, module, _data(weight)
 
 
-def plan(component: nn.Module, backend: Backend, weights: str | None, exclude: tuple[str, ...]) -> Plan:
+def _data(tensor: torch.Tensor) -> torch.Tensor:
+    """A subclass stays itself as a parameter, and ``.data`` of some takes as long as a small product."""
+    return tensor.data if type(tensor) is nn.Parameter else tensor
+
+
+def plan(component: nn.Module, backend: Backend, spec: Spec) -> Plan:
     """Read off the unquantized component which modules the setting means; patterns are matched as shells do."""
-    expected = {name: _expected(name, module, backend, weights, exclude) for name, module, _ in _weighted(component)}
-    names = [name for name, _ in component.named_modules()]
-    unmatched = tuple(pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name in names))
-    return Plan(expected, weights, exclude, unmatched)
+    eligible = backend.eligible(component)
+    expected = {name: _expected(name, eligible, spec) for name, _, _ in weighted(component)}
+    # What only holds other modules is quantized by nobody: a pattern that means nothing else means nothing.
+    leaves = [name for name, module in component.named_modules() if name in expected or not any(module.children())]
+    patterns = (*spec.include, *spec.exclude)
+    unmatched = tuple(pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in leaves))
+    return Plan(expected, spec, unmatched)
 
 
-def _expected(
-    name: str, module: nn.Module, backend: Backend, weights: str | None, exclude: tuple[str, ...]
-) -> str | None:
-    excluded = any(fnmatchcase(name, pattern) for pattern in exclude)
-    return weights if backend.eligible(module) and not excluded else None
+def _expected(name: str, eligible: frozenset[str], spec: Spec) -> str | None:
+    return spec.weights if name in eligible and spec.means(name) else None
 
 
 def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
@@ -83,21 +93,20 @@ def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
     A planned module that is gone is in it as missing; one that has come since is held to the same rule.
     """
     modules = []
-    for name, module, weight in _weighted(component):
-        if name in planned.expected:
-            expected = planned.expected[name]
-        else:
-            expected = _expected(name, module, backend, planned.weights, planned.exclude)
-        data = weight.data if isinstance(weight, nn.Parameter) else weight
+    eligible = backend.eligible(component)
+    for name, module, data in weighted(component):
+        known = name in planned.expected
+        expected = planned.expected[name] if known else _expected(name, eligible, planned.spec)
         modules.append(
             ModuleCoverage(
                 name=name,
                 module=type(module).__name__,
                 expected=expected,
-                found=backend.weight_type(data),
+                found=backend.weight_type(module),
                 tensor=type(data).__name__,
-                dtype=str(weight.dtype).removeprefix("torch."),
+                dtype=str(data.dtype).removeprefix("torch."),
                 bytes=tensor_bytes(data),
+                packing=backend.packing(module),
             )
         )
     for name in planned.expected.keys() - {module.name for module in modules}:
@@ -105,4 +114,44 @@ def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
         modules.append(
             ModuleCoverage(name=name, module="-", expected=gone, found=None, tensor="-", dtype="missing", bytes=0)
         )
-    return Coverage(modules=tuple(modules), asked=planned.weights, unmatched=planned.unmatched)
+    return Coverage(modules=tuple(modules), asked=planned.spec.weights, unmatched=planned.unmatched)
+
+
+def kept_alive(
+    pairs: dict[str, tuple[nn.Module, nn.Module]], found: dict[str, Coverage], others: Iterable[nn.Module] = ()
+) -> dict[str, Coverage]:
+    """The manifests with those modules whose unquantized weight is in memory beside the quantized one.
+
+    ``pairs``: component -> the unquantized one and what has become of it. Whatever keeps a weight need not be a module,
+    so it is looked for among all tensors of the process: another one of the shape, with the very values of the original
+    weight, that is part of neither component, nor of ``others``, which hold the same weights rightly: T5's ``wo`` is in
+    float32 whatever dtype it was loaded in.
+    """
+    rightly = [module for pair in pairs.values() for module in pair] + [*others]
+    known = {storage for module in rightly for storage in storages(module)}
+    wanted: dict[tuple[torch.Size, torch.dtype], list[tuple[str, str, torch.Tensor]]] = defaultdict(list)
+    for component, (original, _) in pairs.items():
+        quantized = {module.name for module in found[component].modules if module.found is not None}
+        for name, _, data in weighted(original):
+            if name in quantized:
+                wanted[data.shape, data.dtype].append((component, name, data))
+    kept: dict[str, dict[str, int]] = defaultdict(dict)
+    plain = [each for each in gc.get_objects() if type(each) is torch.Tensor or type(each) is nn.Parameter]
+    for tensor in plain:
+        if (tensor.shape, tensor.dtype) not in wanted:
+            continue
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in known:
+            continue
+        known.add(storage.data_ptr())
+        for component, name, data in wanted[tensor.shape, tensor.dtype]:
+            if tensor.device == data.device and torch.equal(tensor, data):
+                kept[component][name] = storage.nbytes()
+    return {
+        name: msgspec.structs.replace(
+            each,
+            kept=tuple(module.name for module in each.modules if module.name in kept[name]),
+            kept_bytes=sum(kept[name].values()),
+        )
+        for name, each in found.items()
+    }

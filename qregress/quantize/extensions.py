@@ -41,7 +41,12 @@ CPP = Extension("C++ extension", "cpp", "quanto_cpp", frozenset({"int4", "int2"}
 CUDA = Extension("CUDA extension", "cuda", "quanto_cuda", frozenset({"float8", "int4", "int2"}), "80 to 100 s")
 
 #: Backend and kind of device -> what its kernels need. Who is not here compiles nothing.
-NEEDED = {("quanto", "cpu"): CPP, ("quanto", "cuda"): CUDA}
+NEEDED = {
+    ("quanto", "cpu"): CPP,
+    ("quanto", "cuda"): CUDA,
+    ("diffusers", "cpu"): CPP,
+    ("diffusers", "cuda"): CUDA,
+}
 
 
 def build_folder(extension: Extension) -> Path | None:

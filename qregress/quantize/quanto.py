@@ -6,22 +6,54 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import ninja
 import torch
-from optimum.quanto import QTensor, freeze, qfloat8, qint2, qint4, qint8, quantize
+from optimum.quanto import (
+    QTensor,
+    WeightQBitsTensor,
+    WeightQBytesTensor,
+    freeze,
+    qfloat8_e4m3fn,
+    qfloat8_e4m3fnuz,
+    qfloat8_e5m2,
+    qint2,
+    qint4,
+    qint8,
+    quantize,
+)
 from torch import nn
 
 from qregress.quantize import extensions
+from qregress.quantize.base import Backend, Dequantized, Spec, alike
+from qregress.quantize.copies import copies
+from qregress.quantize.packed import unpack
 
-_TYPES = {"float8": qfloat8, "int8": qint8, "int4": qint4, "int2": qint2}
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_TYPES = {
+    "float8": qfloat8_e4m3fn,
+    "float8_e4m3fnuz": qfloat8_e4m3fnuz,
+    "float8_e5m2": qfloat8_e5m2,
+    "int8": qint8,
+    "int4": qint4,
+    "int2": qint2,
+}
 _NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
 
 
-class Quanto:
+class Quanto(Backend):
     """See ``base.Backend``."""
 
-    def prepare(self, weights: Iterable[str], device: str, say: Callable[[str], None]) -> str | None:
+    def prepare(
+        self,
+        weights: Iterable[str],
+        device: str,
+        say: Callable[[str], None],
+        activations: Iterable[str] = (),  # noqa: ARG002 - they need nothing more
+    ) -> str | None:
         """Compile quanto's C++ extension for packed weights (45 s on two CPU cores), and quantize something once.
 
         What the library sets up on first use and keeps (8 KiB) would else count as the first cell's memory.
@@ -30,7 +62,8 @@ class Quanto:
         missing = self._build(wanted, say) if device == "cpu" else None
         if missing is None:
             for kind in sorted(wanted):
-                self.quantize(nn.Sequential(nn.Linear(128, 128, dtype=torch.bfloat16, device=device)), kind, ())
+                layer = nn.Sequential(nn.Linear(128, 128, dtype=torch.bfloat16, device=device))
+                apply(layer, Spec(weights=kind))
         return missing
 
     def _build(self, weights: set[str], say: Callable[[str], None]) -> str | None:
@@ -54,21 +87,95 @@ class Quanto:
             return f"{what}: its build failed on {platform.machine()}: {reason}"
         return None
 
-    def eligible(self, module: nn.Module) -> bool:
+    def eligible(self, component: nn.Module) -> frozenset[str]:
         """Quanto quantizes the weights of linear layers and of 2-d convolutions."""
-        return isinstance(module, (nn.Linear, nn.Conv2d))
+        parts = component.named_modules()
+        return frozenset(name for name, part in parts if isinstance(part, (nn.Linear, nn.Conv2d)))
 
-    def quantize(self, component: nn.Module, weights: str, exclude: tuple[str, ...]) -> None:
-        """Quantize and freeze: only frozen weights take less memory."""
-        quantize(component, weights=_TYPES[weights], exclude=list(exclude) or None)
-        freeze(component)
+    def quantize(self, pristine: DiffusionPipeline, specs: dict[str, Spec]) -> dict[str, nn.Module]:
+        """Copies, quantized and frozen: only frozen weights take less memory."""
+        made = copies(pristine, specs)
+        for name, module in made.items():
+            apply(module, specs[name])
+        return made
 
-    def weight_type(self, weight: torch.Tensor) -> str | None:
+    def weight_type(self, module: nn.Module) -> str | None:
         """By the tensor's own qtype, not by the module's class: an unfrozen module has a plain weight."""
-        if not isinstance(weight, QTensor):
+        weight = _weight(module)
+        if weight is None:
             return None
         name: str = weight.qtype.name
         return _NAMES.get(name, name)
+
+    def packing(self, module: nn.Module) -> str:
+        """Groups along the inputs where there are any, else one scale for each index of an axis."""
+        weight = _weight(module)
+        if weight is None:
+            return ""
+        size = getattr(weight, "_group_size", None)
+        if size is not None:
+            return f"group {size}"
+        return "tensor" if weight.axis is None else f"axis {weight.axis}"
+
+    def dequantize(self, module: nn.Module) -> Dequantized:
+        """From data, scales and shifts; those that are packed for one kernel are converted back by quanto first."""
+        weight = _weight(module)
+        if weight is None:
+            raise TypeError(f"{type(module).__name__}: its weight is not quantized")
+        weight = _as_quantized(weight)
+        codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
+        group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
+        chance = alike(codes.reshape(len(weight), -1, group), weight.qtype.bits)
+        if shift is None:
+            values = codes.float() * scale.float()
+            return Dequantized(values, values.abs(), group, chance, (codes.to(scale.dtype) * scale).float())
+        if shift.dtype.is_floating_point:  # a scaled shift, else a zero point
+            product = codes.float() * scale.float()
+            values = product - shift.float()
+            rounded, stepwise = (product.square() + values.square()).sqrt(), codes * scale - shift
+        else:
+            values = (codes.float() - shift.float()) * scale.float()
+            rounded, stepwise = values.abs(), (codes.to(torch.int8) - shift.to(torch.int8)) * scale
+        shape = weight.shape
+        return Dequantized(
+            values.reshape(shape), rounded.reshape(shape), group, chance, stepwise.float().reshape(shape)
+        )
+
+    def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Quantized activations are tensors of quanto's own."""
+        if not isinstance(x, QTensor):
+            return super().quantize_input(module, x)
+        seen: torch.Tensor = x._data.float() * x._scale.float()  # noqa: SLF001 - what it flattens to
+        return seen
+
+
+def apply(component: nn.Module, spec: Spec) -> None:
+    """Quantize and freeze a component in place."""
+    declare(component, spec)
+    freeze(component)
+
+
+def declare(component: nn.Module, spec: Spec) -> None:
+    """Put quanto's modules in place of a component's own, weights not frozen yet: those can be trained."""
+    quantize(
+        component,
+        weights=_TYPES[spec.weights] if spec.weights is not None else None,
+        activations=_TYPES[spec.activations] if spec.activations is not None else None,
+        include=list(spec.include) or None,
+        exclude=list(spec.exclude) or None,
+    )
+
+
+def _weight(module: nn.Module) -> QTensor | None:
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, QTensor) else None
+
+
+def _as_quantized(weight: QTensor) -> QTensor:
+    """The same weight with its data as it was quantized, not packed for one kernel."""
+    if type(weight) in {WeightQBytesTensor, WeightQBitsTensor}:
+        return weight
+    return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
 
 
 def backend() -> Quanto:

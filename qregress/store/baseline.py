@@ -7,8 +7,10 @@ import io
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from qregress.frames import image_names
+from qregress.judge.manifest import lines
 from qregress.matrix import REFERENCE
 from qregress.record import (
     SCHEMA,
@@ -31,7 +33,9 @@ _SEAL = b'"sha256": "%s"'
 class Baseline(Data, frozen=True, kw_only=True):
     """What was accepted: all of it the same to the byte when the same is measured again on the same kind of machine.
 
-    ``images``: names in the entry's folder, of references whose weights are trained.
+    ``images``: names in the entry's folder, of references whose weights are trained. ``manifest``: of each component
+    that the setting names, module -> what it is, a line each, as in a lock file; baselines from before there were such
+    lines have counts alone.
     """
 
     schema: int = SCHEMA
@@ -45,6 +49,7 @@ class Baseline(Data, frozen=True, kw_only=True):
     scores: Scores | None = None
     noise: Noise | None = None
     coverage: CoverageSummary | None = None
+    manifest: dict[str, dict[str, str]] | UnsetType = UNSET
 
 
 class Accepted(Data, frozen=True, kw_only=True):
@@ -108,6 +113,7 @@ def baseline_of(record: Record, coverage: CoverageSummary | None, noise: Noise |
         scores=record.scores,
         noise=noise,
         coverage=coverage,
+        manifest=lines(record.coverage) or UNSET,
     )
 
 

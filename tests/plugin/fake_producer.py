@@ -3,9 +3,9 @@
 ``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
 ``"raise"``, ``"hang"``, ``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``, ``"static"`` (bytes), ``"color"`` (of
 its images), ``"black"`` (the sanity check finds that), ``"missed"`` (a module that is not quantized), ``"unsteady"``
-(its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``). Every cell produced adds a line to
-``produced.txt``, and one with the id of its process to ``processes.txt``; every noise floor measured adds one to
-``noise.txt``.
+(its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``), ``"blame"`` likewise. Every cell produced
+adds a line to ``produced.txt``, and one with the id of its process to ``processes.txt``; every noise floor measured one
+to ``noise.txt``, every blame found one to ``blame.txt``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from qregress.produce.client import Crash, OnEvent
 from qregress.produce.protocol import Options, Progress, Say
 from qregress.record import (
     Asked,
+    Blame,
     Coverage,
     Fingerprint,
     Memory,
@@ -34,6 +35,7 @@ from qregress.record import (
     NoiseVariant,
     Problem,
     Record,
+    Restored,
     Scores,
     Timing,
 )
@@ -89,6 +91,26 @@ class FakeProducer:
         still = (0.0,) * len(record.prompts)
         noise = Noise(variants=(NoiseVariant(name="again", lpips=still, clip=still, latents=still, pixels=still),))
         self._folder.write_record(msgspec.structs.replace(record, noise=noise))
+
+    def find_blame(self, cell: Cell, prompts: tuple[int, ...], on_event: OnEvent) -> None:
+        """All of it is the second block's."""
+        with (HERE / "blame.txt").open("a") as stream:
+            stream.write(f"{cell.id}\n")
+        action = ACTIONS.get(_behaviour().get(cell.id, {}).get("blame", ""))
+        if action is not None:
+            action(str(self._log))
+        on_event(Progress(cell.id, "blame", 2, 2))
+        record = self._folder.record(cell.id)
+        assert record is not None
+        found = Blame(
+            score="lpips",
+            prompts=prompts,
+            distance=0.2,
+            components=(Restored(name="transformer", distance=0.0),),
+            component="transformer",
+            blocks=(Restored(name="blocks.1", distance=0.02), Restored(name="blocks.0", distance=0.21)),
+        )
+        self._folder.write_record(msgspec.structs.replace(record, blame=found))
 
     def close(self) -> None:
         """Nothing to end."""

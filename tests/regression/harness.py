@@ -16,10 +16,11 @@ from qregress.store.run import RunFolder
 
 #: By default two prompts, the pipeline's own steps: the embedded images and memory in a quarter of the time.
 HEAD = """
-[pipelines.pixart-sigma]
-source = "pocket:pixart-sigma"
+[pipelines.{pipeline}]
+source = "pocket:{pipeline}"
 [workloads.bs1]
 count = {count}
+{steps}
 [baselines]
 store = "{store}"
 [run]
@@ -72,11 +73,14 @@ class Runner:
         pairs: int = 1,
         count: int = 2,
         store: str = "none",
+        pipeline: str = "pixart-sigma",
+        steps: int | None = None,
         variables: dict[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a run of a configuration; ``overlay`` comes first on the import path."""
         path = self.folder / "matrix.toml"
-        head = HEAD.format(deadline=deadline, pairs=pairs, count=count, store=store)
+        fewer = "" if steps is None else f"steps = {steps}"
+        head = HEAD.format(deadline=deadline, pairs=pairs, count=count, store=store, pipeline=pipeline, steps=fewer)
         path.write_text(head + config, encoding="utf-8")
         environment = os.environ | (variables or {})
         if overlay is not None:

@@ -73,9 +73,8 @@ def test_the_same_again(run_qregress: Runner, accepted: Path) -> None:
     """Nothing has changed: every comparison is made, and passes."""
     finished = compared(run_qregress, accepted)
     assert finished.code == 0, finished.output
-    budgets = dict.fromkeys(
-        ["quality.sanity", "quality.lpips", "quality.clip_drop", "coverage.manifest", "memory.static"], "pass"
-    )
+    names = ("quality.sanity", "quality.lpips", "quality.clip_drop", "coverage.manifest", "kernel.fidelity")
+    budgets = dict.fromkeys([*names, "memory.static"], "pass")
     comparisons = dict.fromkeys(
         [f"regression.{name}" for name in ("lpips", "clip", "latents", "memory", "coverage")], "pass"
     )
@@ -111,7 +110,8 @@ def test_the_reference_itself_moved(run_qregress: Runner, accepted: Path, overla
 
 def test_noise_of_a_reference_that_another_process_ran(tmp_path: Path) -> None:
     """A reference's own process is gone, as after a crash: its noise is measured against the files that it left."""
-    (tmp_path / "qregress.toml").write_text(HEAD.format(deadline="1 min", pairs=1, count=2, store="images"))
+    head = HEAD.format(pipeline="pixart-sigma", steps="", deadline="1 min", pairs=1, count=2, store="images")
+    (tmp_path / "qregress.toml").write_text(head)
     cell = config.load(tmp_path / "qregress.toml").cells()[0]
     quick = msgspec.structs.replace(cell, workload=msgspec.structs.replace(cell.workload, steps=2))
     folder = RunFolder(tmp_path / "out")

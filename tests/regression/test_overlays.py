@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qregress import config
 
@@ -17,9 +17,8 @@ EXCLUDE = '[settings.int8-proj_out]\nweights = { transformer = "int8" }\nexclude
 FREEZE = """        if isinstance(m, QModuleMixin):
             m.freeze()
 """
-WRONG_SCALES = f"""{FREEZE}            if "transformer_blocks.4." in name:
-                m.weight._scale.mul_(1.05)
-"""
+#: Where how good images are is not the question.
+FEW: dict[str, Any] = {"count": 1, "steps": 2}
 QUANTIZE = "    if include is not None:\n        include = [include]"
 
 
@@ -47,20 +46,12 @@ def test_int8_is_nearer_than_float8(run_qregress: Runner) -> None:
     assert 3 * distance["int8"] < distance["float8"]
 
 
-def test_wrong_scales_of_one_block_change_images(run_qregress: Runner, overlay: Overlay) -> None:
-    """One block's weight scales 5 % too large: everything is quantized, but the images drift."""
-    path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, WRONG_SCALES)
-    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
-    assert finished.code == 1, finished.output
-    assert "quality.lpips" in finished.failed_checks()["pixart-sigma/int8/bs1"], finished.output
-
-
 def test_component_left_unquantized(run_qregress: Runner, overlay: Overlay) -> None:
     """A text encoder that is silently skipped has perfect quality; the manifest tells, and the bytes."""
     damaged = f'    if "T5" in type(model).__name__:\n        return\n{QUANTIZE}'
     path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, damaged)
-    limits = budgets("int8").replace('memory = "0.87x"', 'memory = "0.82x"')  # 0.808 with the text encoder
-    finished = run_qregress(INT8_TE + limits, overlay=path)
+    limits = '[budgets]\nmemory = "0.82x"\n'  # 0.808 with the text encoder
+    finished = run_qregress(INT8_TE + limits, overlay=path, **FEW)
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/int8+te/bs1": ["coverage.manifest", "memory.static"]}
     assert "text_encoder" in finished.output
@@ -69,7 +60,7 @@ def test_component_left_unquantized(run_qregress: Runner, overlay: Overlay) -> N
 def test_exclude_ignored(run_qregress: Runner, overlay: Overlay) -> None:
     """``exclude`` that is swallowed quantizes the module that was to be left alone."""
     path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, f"    exclude = None\n{QUANTIZE}")
-    finished = run_qregress(EXCLUDE + budgets("int8"), overlay=path)
+    finished = run_qregress(EXCLUDE, overlay=path, **FEW)
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/int8-proj_out/bs1": ["coverage.manifest"]}
     assert "int8 instead of unquantized: proj_out" in finished.output
@@ -79,7 +70,7 @@ def test_black_images(run_qregress: Runner, overlay: Overlay) -> None:
     """A decoder that gives black images fails the reference itself, whose scores nothing else compares."""
     healthy = "return (images * 0.5 + 0.5).clamp(0, 1)"
     path = overlay.replace("diffusers", "image_processor.py", healthy, "return (images * 0).clamp(0, 1)")
-    finished = run_qregress("", overlay=path)
+    finished = run_qregress("", overlay=path, **FEW)
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/reference/bs1": ["quality.sanity"]}
     assert "black" in finished.output
@@ -89,19 +80,20 @@ def test_black_images_where_only_the_cell_was_asked_for(run_qregress: Runner, ov
     """A cell that is as black as its reference is at no distance from it; it fails all the same."""
     healthy = "return (images * 0.5 + 0.5).clamp(0, 1)"
     path = overlay.replace("diffusers", "image_processor.py", healthy, "return (images * 0).clamp(0, 1)")
-    finished = run_qregress(INT8, "-k", "int8", overlay=path)
+    finished = run_qregress(INT8, "-k", "int8", overlay=path, **FEW)
     assert finished.code == 1, finished.output
     assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["quality.sanity"]}
     assert "its reference" in finished.output
 
 
 def test_float_weights_kept_alive(run_qregress: Runner, overlay: Overlay) -> None:
-    """Weights that a library keeps beside the quantized ones are in no parameter list; the allocator knows them."""
+    """Weights that a library keeps are in no parameter list; the allocator knows them, and they are found by value."""
     kept = FREEZE.replace("            m.freeze()", "            m.__dict__['kept'] = m.weight\n            m.freeze()")
     path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, kept)
-    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
+    finished = run_qregress(INT8 + '[budgets]\nmemory = "0.87x"\n', overlay=path, **FEW)
     assert finished.code == 1, finished.output
-    assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["memory.static"]}
+    assert finished.failed_checks() == {"pixart-sigma/int8/bs1": ["coverage.manifest", "memory.static"]}
+    assert "original weights of 87 of " in finished.output
 
 
 def test_slower_kernels(run_qregress: Runner, overlay: Overlay) -> None:
@@ -120,7 +112,7 @@ def test_nan_of_one_setting(run_qregress: Runner, overlay: Overlay) -> None:
         FREEZE + '            if "transformer_blocks.4." in name:\n                m.weight._scale.mul_(float("inf"))\n'
     )
     path = overlay.replace("optimum.quanto", "quantize.py", FREEZE, damaged)
-    finished = run_qregress(INT8 + budgets("int8"), overlay=path)
+    finished = run_qregress(INT8, overlay=path, **FEW)
     assert finished.code == 1, finished.output
     assert "quality.sanity" in finished.failed_checks()["pixart-sigma/int8/bs1"]
     assert "pixart-sigma/reference/bs1" not in finished.failed_checks()
@@ -128,6 +120,6 @@ def test_nan_of_one_setting(run_qregress: Runner, overlay: Overlay) -> None:
 
 def test_pattern_that_means_no_module(run_qregress: Runner) -> None:
     """A typo in ``exclude`` is told with the nearest name, not ignored."""
-    finished = run_qregress(EXCLUDE.replace('["proj_out"]', '["proj_uot"]'))
+    finished = run_qregress(EXCLUDE.replace('["proj_out"]', '["proj_uot"]'), **FEW)
     assert finished.code == 1, finished.output
     assert "'proj_uot' matches no module of transformer; did you mean 'proj_out'?" in finished.output

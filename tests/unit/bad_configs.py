@@ -52,6 +52,11 @@ def _waiver(key: str, says: str, header: str = "[[waivers]]", **changes: str | N
     return Mistake("[baselines]", "\n".join([header, *lines, "[baselines]"]), key, says)
 
 
+def _setting(key: str, value: str, says: str, below: str = "") -> Mistake:
+    """One more key of a setting, with a value that cannot be."""
+    return Mistake(_INT8, f"{_INT8}\n{key} = {value}", f"settings.int8.{key}{below}", says)
+
+
 MISTAKES = {
     "malformed": Mistake("[budgets]", "[budgets", "", _NOT_TOML),
     "twice": Mistake(_BUDGET, f"{_BUDGET}\n{_BUDGET}", "", _NOT_TOML),
@@ -96,6 +101,25 @@ MISTAKES = {
     "select": Mistake(
         "[baselines]", '[run]\nselect = "fast"\n[baselines]', "run.select", "no selection 'fast'; allowed: all"
     ),
+    "include": Mistake(_INT8, f'{_INT8}\ninclude = "attn"', "settings.int8.include", "expected `array`, got `str`"),
+    "against": _setting("reference", '"fp32"', "unknown reference 'fp32'"),
+    "offload": _setting("offload", '"cpu"', "unknown offload 'cpu'; allowed: group, model, none, sequential"),
+    "compiled-and-offloaded": _setting("compile", 'true\noffload = "model"', "weights move between calls"),
+    "activation-type": _setting("activations", '{ transformer = "int4" }', "int4", ".transformer"),
+    "activations-of-nothing": _setting("activations", '{ vae = "int8" }', "its weights are not quantized", ".vae"),
+    "activations-of-another-backend": _setting(
+        "activations", '{ transformer = "int8" }\nbackend = "diffusers"', "quantizes weights only; these quantize both"
+    ),
+    "activations-of-another-type": _setting(
+        "activations", '{ transformer = "float8" }\nbackend = "torchao"', "expected 'int8'", ".transformer"
+    ),
+    "calibration": _setting("calibration", "0", "expected one prompt or more, found 0"),
+    "include-of-another-backend": _setting("include", '["*"]\nbackend = "diffusers"', "cannot be told which modules"),
+    "fuse-of-another-backend": _setting("fuse_qkv", 'true\nbackend = "diffusers"', "fusing must come before"),
+    "roundtrip-of-another-backend": _setting("roundtrip", 'true\nbackend = "torchao"', "has no way to save"),
+    "qat-of-another-backend": _setting("qat", '{}\nbackend = "torchao"', "cannot be trained through"),
+    "qat-key": _setting("qat", "{ step = 3 }", "unknown field `step`"),
+    "qat-steps": _setting("qat", "{ steps = 0 }", "expected one step and one prompt or more, found 0 and 24"),
     "exclude": Mistake(_INT8, f'{_INT8}\nexclude = "proj_out"', "settings.int8.exclude", "expected `array`, got `str`"),
     "workload-key": Mistake(_PROMPTS, "promts = []", "workloads.bs1.promts", "did you mean 'prompts'?"),
     "seed": Mistake(_PROMPTS, "seed = -1", "workloads.bs1.seed", "expected zero or more, found -1"),

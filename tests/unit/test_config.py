@@ -158,3 +158,54 @@ def test_the_embedded_selection_is_one_pipeline() -> None:
     assert {cell.partition("/")[0] for cell in everything} == set(pocket.names())
     for pipeline in pocket.names():
         assert {f"{pipeline}/{setting}/bs1" for setting in ("reference", "int8", "float8+te")} <= set(everything)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "setting", "says"),
+    [
+        (
+            "latte",
+            'weights = { denoiser = "int8" }\nfuse_qkv = true',
+            "denoiser of pipeline 'latte' has no fuse_qkv_projections",
+        ),
+        (
+            "sd3",
+            'weights = { text_encoders = "int8" }\nfuse_qkv = true',
+            "weights leave transformer of 'sd3' as it is",
+        ),
+        ("sd3", 'weights = { text_encoders = "int8" }\nqat = {}', "qat: weights leave transformer of 'sd3' as it is"),
+        (
+            "sd3",
+            'weights = { denoiser = "int8" }\nactivations = { text_encoders = "int8" }',
+            "activations.text_encoder: 'sd3' has no such component whose weights are quantized",
+        ),
+    ],
+)
+def test_what_a_pipeline_cannot_do(pipeline: str, setting: str, says: str, tmp_path: Path) -> None:
+    """Given a key for a component that the setting leaves, or that cannot do it, then it is told at once."""
+    path = tmp_path / "qregress.toml"
+    path.write_text(f'[pipelines.{pipeline}]\nsource = "pocket:{pipeline}"\n[settings.some]\n{setting}\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert says in str(caught.value)
+
+
+def test_a_setting_with_everything(tmp_path: Path) -> None:
+    """Given every key of a setting, then each is read, and roles become components where the pipeline is known."""
+    path = tmp_path / "qregress.toml"
+    path.write_text(
+        '[pipelines.sd3]\nsource = "pocket:sd3"\n[settings.some]\n'
+        'weights = { denoiser = "int8", text_encoders = "float8" }\nactivations = { denoiser = "int8" }\n'
+        'calibration = 2\ninclude = ["*attn*"]\nexclude = ["final_projection"]\ndtype = "bfloat16"\n'
+        'reference = "same-dtype"\nfuse_qkv = true\noffload = "model"\nroundtrip = true\nqat = { steps = 9 }\n'
+    )
+    setting = next(cell.setting for cell in config.load(path).cells() if cell.setting.name == "some")
+    assert setting.weights == {"transformer": "int8"} | dict.fromkeys(
+        ("text_encoder", "text_encoder_2", "text_encoder_3"), "float8"
+    )
+    assert (setting.activations, setting.calibration) == ({"transformer": "int8"}, 2)
+    assert (setting.include, setting.exclude) == (("*attn*",), ("proj_out",))
+    assert (setting.dtype, setting.reference, setting.offload) == ("bfloat16", "same-dtype", "model")
+    assert (setting.fuse_qkv, setting.roundtrip, setting.compile) == (True, True, False)
+    assert setting.qat is not None
+    assert (setting.qat.steps, setting.qat.prompts) == (9, 24)

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qregress import config, units
-from qregress.config.loader import DTYPES
+from qregress.config.settings import DTYPES
 from qregress.errors import StoreError
 from qregress.judge.budgets import Budgets, Limits
 from qregress.judge.checks import CHECK_NAMES

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from qregress.metrics import WeightsId
 from qregress.record import (
+    Blame,
     CellResult,
     Check,
     Coverage,
@@ -26,6 +27,7 @@ from qregress.record import (
     NoiseVariant,
     Problem,
     Record,
+    Restored,
     Run,
     Scores,
     Timing,
@@ -75,6 +77,16 @@ SCORES = st.builds(
 )
 FINGERPRINT = st.builds(Fingerprint, python=TEXT, platform=TEXT, device=TEXT, device_name=TEXT, device_bytes=COUNT,
                         threads=COUNT, packages=st.dictionaries(TEXT, TEXT, max_size=2))  # fmt: skip
+RESTORED = st.builds(Restored, name=TEXT, distance=MAYBE)
+BLAME = st.builds(
+    Blame,
+    score=st.sampled_from(["lpips", "latents"]),
+    prompts=st.lists(COUNT, max_size=2).map(tuple),
+    distance=MAYBE,
+    components=tuples(RESTORED),
+    component=st.none() | TEXT,
+    blocks=tuples(RESTORED),
+)
 RECORD = st.builds(
     Record,
     id=TEXT,
@@ -90,6 +102,7 @@ RECORD = st.builds(
     fingerprint=st.none() | FINGERPRINT,
     seconds=NUMBER,
     frames=st.just(UNSET) | st.integers(min_value=1, max_value=2**53),
+    blame=st.just(UNSET) | BLAME,
 )
 RESULT = st.builds(
     CellResult,
@@ -153,6 +166,13 @@ def test_what_only_videos_have_is_in_no_file_of_images() -> None:
     }
     assert set(raw["scores"]["problems"][0]) == {"prompt", "kind", "detail"}
     assert set(raw["noise"]["variants"][0]) == {"name", "lpips", "clip", "latents", "pixels", "unsound"}
+
+
+def test_what_only_cells_have_that_were_blamed_is_in_no_other_file() -> None:
+    """Given a record, then its file says what carries its loss only where that was asked; ``None`` is not finite."""
+    assert "blame" not in msgspec.json.decode(encode(make_record()))
+    found = Blame(score="latents", prompts=(1, 0), distance=None, components=(Restored(name="vae", distance=0.5),))
+    assert decode(encode(make_record(blame=found)), Record).blame == found
 
 
 @pytest.mark.parametrize("frames", ["0", "-1", "2.5"])

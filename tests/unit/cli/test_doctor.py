@@ -133,7 +133,7 @@ def test_unreadable_configuration(name: str, project: Path, capsys: pytest.Captu
     assert (diagnosis.code, diagnosis.verdict) == (4, "1 problem: configuration; the configuration cannot be read")
     assert found["configuration"].detail.startswith(f"{project / 'qregress.toml'}: {MISTAKES[name].key}")
     assert len(found["configuration"].detail.splitlines()) == 1
-    assert found["quanto on cpu"].detail.startswith("float8, int8")
+    assert found["quanto on cpu"].detail.startswith("float8, float8_e4m3fnuz, float8_e5m2, int8")
 
 
 @pytest.mark.usefixtures("project")
@@ -157,7 +157,10 @@ def test_no_compiler(project: Path, tmp_path: Path) -> None:
     assert (diagnosis.cells.total, diagnosis.cells.here) == (3, 2)
     assert facts(diagnosis)["C++ compiler"].how == "install one (Debian: apt-get install g++)"
     reason = "no C++ compiler to build optimum-quanto's C++ extension with"
-    assert facts(diagnosis)["quanto on cpu"].detail == f"float8, int8; not int2, int4: {reason}"
+    assert (
+        facts(diagnosis)["quanto on cpu"].detail
+        == f"float8, float8_e4m3fnuz, float8_e5m2, int8; not int2, int4: {reason}"
+    )
     assert facts(diagnosis)["cells on cpu"].detail == f"2 of 3 can run; 1 cannot: int4: {reason}"
 
 

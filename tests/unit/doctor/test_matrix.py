@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from qregress import config
@@ -77,7 +78,8 @@ def test_abilities_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ability = abilities.abilities(found)[0]
     assert (ability.name, {"int8", "float8"}.isdisjoint(ability.lacks)) == ("quanto on cpu", True)
     kinds = ("float8", "int8", "int4", "int2")
-    monkeypatch.setitem(BACKENDS, "quanto", ("qregress.quantize.no_such_backend", kinds))
+    broken = msgspec.structs.replace(BACKENDS["quanto"], module="qregress.quantize.no_such_backend", weights=kinds)
+    monkeypatch.setitem(BACKENDS, "quanto", broken)
     ability = abilities.abilities(found)[0]
     assert (tuple(ability.lacks), ability.cause) == (kinds, "")
     fact = abilities.facts([ability], {("quanto", "cpu"): {"int8"}})[0]

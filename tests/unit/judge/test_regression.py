@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from qregress.judge import regression
 from qregress.judge.noise import FLOORS, NOISY, K, margin, prompt_margin
@@ -353,9 +354,12 @@ def test_noisy_is_a_quarter_to_each_side(half: float, monkeypatch: pytest.Monkey
     ],
     ids=["same", "kernel", "fewer quantized", "fewer modules"],
 )
-def test_coverage(now: list[tuple[str, str | None]], says: list[str]) -> None:
-    """Given a manifest, then the same one passes; another tensor class or count fails, and each is said in words."""
-    before = accepted(full())
+def test_coverage_by_counts(now: list[tuple[str, str | None]], says: list[str]) -> None:
+    """Given a baseline from before manifests had lines, then another tensor class or count fails, each in words."""
+    known = accepted(full())
+    assert known.entry is not None
+    old = msgspec.structs.replace(known.entry.baseline, manifest=UNSET)
+    before = History(msgspec.structs.replace(known.entry, baseline=old))
     found = sure(coverage(full(coverage=manifest(*now)), before))
     assert found.verdict == ("fail" if says else "pass")
     assert (found.value, found.limit, found.basis) == (float(len(says)), 0.0, "the accepted manifest")
@@ -363,6 +367,30 @@ def test_coverage(now: list[tuple[str, str | None]], says: list[str]) -> None:
     if not says:
         assert words == ["modules and tensor classes as accepted"]
         return
+    assert len(words) == len(says)
+    assert all(word.startswith(f"transformer: {text}") for word, text in zip(words, says, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        ([INT8_CLASS, INT8_CLASS], []),
+        ([INT8_CLASS, MARLIN], ["int8, WeightQBytesTensor, float16 -> int8, MarlinInt8Tensor, float16: blocks.1"]),
+        (
+            [INT8_CLASS, ("Parameter", None)],
+            ["int8, WeightQBytesTensor, float16 -> unquantized, Parameter, float16: b"],
+        ),
+        ([INT8_CLASS], ["int8, WeightQBytesTensor, float16 -> gone: blocks.1"]),
+        ([INT8_CLASS] * 3, ["not there -> int8, WeightQBytesTensor, float16: blocks.2"]),
+        ([MARLIN] * 2, ["int8, WeightQBytesTensor, float16 -> int8, MarlinInt8Tensor, float16: blocks.0, blocks.1"]),
+    ],
+    ids=["same", "kernel", "not quantized", "gone", "new", "two alike"],
+)
+def test_coverage(now: list[tuple[str, str | None]], says: list[str]) -> None:
+    """Given a manifest, then each change of a module fails, as in a lock file, those that are alike in one sentence."""
+    found = sure(coverage(full(coverage=manifest(*now)), accepted(full())))
+    assert found.verdict == ("fail" if says else "pass")
+    words = found.why.split("; ") if says else []
     assert len(words) == len(says)
     assert all(word.startswith(f"transformer: {text}") for word, text in zip(words, says, strict=True))
 
@@ -382,7 +410,7 @@ def test_coverage_of_a_component_that_is_gone() -> None:
     assert sure(coverage(full(coverage=both), before)).verdict == "pass"
     found = sure(coverage(full(coverage=manifest(INT8_CLASS)), before))
     assert found.verdict == "fail"
-    assert "text_encoder: modules were 1 and are None" in found.why
+    assert found.why == "text_encoder: int8, WeightQBytesTensor, float16 -> gone: blocks.0"
     assert "transformer" not in found.why
     assert sure(coverage(full(coverage=both), accepted(full(coverage=manifest(INT8_CLASS))))).verdict == "fail"
 

@@ -12,7 +12,7 @@ from qregress.judge import checks
 from qregress.judge.budgets import Limits
 from qregress.judge.regression import History
 from qregress.judge.verdict import judge
-from qregress.record import Check, Coverage, ModuleCoverage, Verdict
+from qregress.record import Check, Coverage, ModuleCoverage, Roundtrip, Verdict
 from qregress.store.accept import as_accepted
 from tests.making import (
     INT8,
@@ -20,6 +20,7 @@ from tests.making import (
     make_acceptable,
     make_check,
     make_fingerprint,
+    make_layer,
     make_memory,
     make_record,
     make_scores,
@@ -193,8 +194,10 @@ def test_every_check_can_be_waived() -> None:
         "coverage": {"transformer": Coverage(modules=(module,))},
         "scores": make_scores(clip=(30.0, 30.0), clip_reference=(30.0, 30.0), latents=(0.1, 0.1), motion=(0.1, 0.1)),
         "images": ("images/00.png",),
+        "fidelity": {"transformer": (make_layer(),)},
+        "roundtrip": Roundtrip(disk_bytes=8, components={}, equal=True, latents=(0.0,), dtype="float16"),
     }
-    plain = dict.fromkeys(("lpips", "clip_drop", "latents", "motion"), 1)
+    plain: dict[str, Any] = dict.fromkeys(("lpips", "clip_drop", "latents", "motion"), 1) | {"disk": "1 KiB"}
     tables = (plain | {"memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit} for unit in ("9 s", "9x"))
     past = History(None, "no baselines")
     found = {

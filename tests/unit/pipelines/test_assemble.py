@@ -14,7 +14,8 @@ from qregress import pipelines
 from qregress.errors import SourceError
 from qregress.pipelines.assemble import check_plain, initial_latents, load_folder, video_length
 from qregress.pipelines.factories import Made
-from qregress.quantize import load_backend
+from qregress.quantize.base import Spec
+from qregress.quantize.quanto import apply
 from tests.video_making import make_latte
 
 
@@ -45,7 +46,7 @@ def test_another_dtype_is_refused() -> None:
 def test_quantized_weights_are_refused() -> None:
     """Given a reference that is quantized already, then it is an error: every cell would equal it."""
     model = nn.Sequential(nn.Linear(128, 4)).half()
-    load_backend("quanto").quantize(model, "int8", ())
+    apply(model, Spec(weights="int8"))
     with pytest.raises(SourceError, match=r"transformer is quantized already \(WeightQBytesTensor\)"):
         check_plain("folder", "transformer", model, torch.float16)
 

@@ -18,7 +18,8 @@ from qregress.pipelines import factories
 from qregress.pipelines.assemble import check_apart, family_of
 from qregress.produce.variant import assemble
 from qregress.produce.worker import describe, details
-from qregress.quantize import load_backend
+from qregress.quantize.base import Spec
+from qregress.quantize.quanto import apply
 from tests.making import CONFIG, write_project
 from tests.unit.modules import import_text
 
@@ -382,7 +383,7 @@ def test_another_dtype_and_quantized_weights(pocket: Any) -> None:
     other = pipelines.load("pocket:pixart-sigma", "float32", "cpu")
     with pytest.raises(SourceError, match=r"text_encoder was loaded as torch\.float32, not as torch\.float16; the fac"):
         load(assemble(pocket, {"text_encoder": other.text_encoder}))
-    load_backend("quanto").quantize(other.vae, "int8", ())
+    apply(other.vae, Spec(weights="int8"))
     with pytest.raises(SourceError, match="vae is quantized already"):
         load(assemble(pocket, {"vae": other.vae}))
 

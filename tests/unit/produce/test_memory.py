@@ -21,6 +21,22 @@ def test_peak_and_what_is_left() -> None:
     assert kept.nbytes == window.left
 
 
+def test_weights_that_a_call_allocates_anew() -> None:
+    """Given a call that casts a layer there and back, then its weight is not counted beside what it stores."""
+    model = nn.Linear(64, 64, bias=False).half()
+
+    def action() -> torch.Tensor:
+        model.float()
+        made: torch.Tensor = model(torch.ones(4, 64))
+        model.half()
+        return made.detach()
+
+    made, window = watch(action, "cpu")
+    assert window.left == 64 * 64 * 2 + made.nbytes
+    assert window.without(made.nbytes, {"model": model}, "cpu").left == 0
+    assert window.without(made.nbytes, {"model": model}, "cuda") is window
+
+
 def test_the_same_three_times() -> None:
     """Given the same forward pass, then the same byte count: a process's resident size is not so."""
     model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
@@ -34,7 +50,7 @@ def test_the_same_three_times() -> None:
 def test_components_alone_and_together() -> None:
     """Given two components that share one, then together it counts once."""
     shared = nn.Linear(8, 8, bias=False)
-    total, each = stored({"a": shared, "b": nn.Sequential(shared, nn.Linear(8, 8, bias=False))})
+    total, each = stored({"a": shared, "b": nn.Sequential(shared, nn.Linear(8, 8, bias=False))}, "cpu")
     assert (total, each) == (2 * 256, {"a": 256, "b": 512})
 
 

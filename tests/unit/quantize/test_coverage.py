@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from qregress.quantize import load_backend
-from qregress.quantize.coverage import inner_tensors, manifest, plan, storages, tensor_bytes
+from qregress.quantize.base import Spec
+from qregress.quantize.coverage import inner_tensors, kept_alive, manifest, plan, storages, tensor_bytes
+from qregress.quantize.quanto import apply, declare
 from qregress.record import Coverage
+
+INT8 = Spec(weights="int8")
 
 
 class Block(nn.Module):
-    """A linear layer, a convolution, a norm and an embedding."""
+    """A linear layer, a convolution, a norm, an embedding and a block inside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +28,7 @@ class Block(nn.Module):
         self.conv = nn.Conv2d(128, 8, 1)
         self.proj_in = nn.Linear(128, 64)
         self.norm = nn.LayerNorm(64)
+        self.inner = nn.ModuleDict({"to_q": nn.Linear(64, 64), "act": nn.SiLU()})
         self.proj_out = nn.Linear(64, 4)
 
 
@@ -28,26 +37,52 @@ def found(coverage: Coverage) -> dict[str, tuple[str | None, str | None]]:
     return {module.name: (module.expected, module.found) for module in coverage.modules}
 
 
+def covered(spec: Spec) -> Coverage:
+    """The manifest of a block that was quantized as asked."""
+    backend, block = load_backend("quanto"), Block()
+    planned = plan(block, backend, spec)
+    apply(block, spec)
+    return manifest(block, backend, planned)
+
+
 def test_linear_and_convolution_are_quantized_and_the_rest_is_not() -> None:
     """Given int8 with an exclusion, then exactly the others with a kernel are int8."""
-    backend, block = load_backend("quanto"), Block()
-    planned = plan(block, backend, "int8", ("proj_out",))
-    backend.quantize(block, "int8", ("proj_out",))
-    assert found(manifest(block, backend, planned)) == {
+    assert found(covered(Spec(weights="int8", exclude=("proj_out",)))) == {
         "embed": (None, None),
         "conv": ("int8", "int8"),
         "proj_in": ("int8", "int8"),
         "norm": (None, None),
+        "inner.to_q": ("int8", "int8"),
         "proj_out": (None, None),
     }
 
 
+def test_only_what_is_included_and_not_excluded() -> None:
+    """Given both kinds of patterns, then what is excluded of the included stays as it is."""
+    coverage = covered(Spec(weights="int8", include=("proj_*", "inner.*"), exclude=("proj_out",)))
+    quantized = [name for name, (_, kind) in found(coverage).items() if kind is not None]
+    assert quantized == ["proj_in", "inner.to_q"]
+    assert found(coverage)["conv"] == (None, None)
+
+
 def test_bytes_are_counted_inside_tensor_subclasses() -> None:
     """Given int8 of 64 x 128 in float16, then 8192 bytes of data and 64 scales of 2 bytes."""
-    backend, block = load_backend("quanto"), Block().half()
-    backend.quantize(block, "int8", ())
+    block = Block().half()
+    apply(block, INT8)
     assert tensor_bytes(block.proj_in.weight.data) == 64 * 128 + 64 * 2
     assert [tensor.dtype for tensor in inner_tensors(block.proj_in.weight.data)] == [torch.int8, torch.float16]
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "packing"), [("int8", 256, "axis 0"), ("int4", 256, "group 128"), ("int2", 64, "axis 0")]
+)
+def test_how_scales_lie(weights: str, inputs: int, packing: str) -> None:
+    """Given a weight type, then the manifest says whether a scale is an output's or a group's."""
+    backend, model = load_backend("quanto"), nn.Sequential(nn.Linear(inputs, 64))
+    planned = plan(model, backend, Spec(weights=weights))
+    apply(model, Spec(weights=weights))
+    (module,) = manifest(model, backend, planned).modules
+    assert module.packing == packing
 
 
 def test_storage_that_is_shared_counts_once() -> None:
@@ -57,21 +92,25 @@ def test_storage_that_is_shared_counts_once() -> None:
     assert sum(storages(nn.ModuleList([first, second])).values()) == 16 * 16 * 4
 
 
+def test_storage_on_another_device_does_not_count() -> None:
+    """Given weights on the host, then nothing of them is on CUDA."""
+    assert storages(nn.Linear(16, 16), "cuda") == {}
+
+
 def test_not_frozen_is_not_quantized() -> None:
     """Given a model that was quantized but not frozen, then its weights are still plain tensors, and it shows."""
-    from optimum.quanto import qint8, quantize  # type: ignore[import-untyped, unused-ignore]
-
     backend, block = load_backend("quanto"), Block()
-    planned = plan(block, backend, "int8", ())
-    quantize(block, weights=qint8)
+    planned = plan(block, backend, INT8)
+    declare(block, INT8)
     assert found(manifest(block, backend, planned))["proj_in"] == ("int8", None)
 
 
 def test_a_module_that_is_gone_and_one_that_came() -> None:
     """Given a fused projection in place of another, then the old one is missing and the new one should be quantized."""
+    spec = Spec(weights="int8", exclude=("proj_out",))
     backend, block = load_backend("quanto"), Block()
-    planned = plan(block, backend, "int8", ("proj_out",))
-    backend.quantize(block, "int8", ("proj_out",))
+    planned = plan(block, backend, spec)
+    apply(block, spec)
     del block.proj_in
     block.fused = nn.Linear(128, 192)
     coverage = manifest(block, backend, planned)
@@ -80,18 +119,85 @@ def test_a_module_that_is_gone_and_one_that_came() -> None:
     assert found(coverage)["fused"] == ("int8", None)
 
 
+def test_projections_that_are_fused_after_quantizing(pristine: DiffusionPipeline) -> None:
+    """Given Diffusers' own fusing of a quantized denoiser, then all that it made is told to be unquantized."""
+    backend = load_backend("quanto")
+    planned = plan(pristine.transformer, backend, INT8)
+    denoiser = copy.deepcopy(pristine.transformer)
+    apply(denoiser, INT8)
+    denoiser.fuse_qkv_projections()
+    wrong = [name for name, (asked, kind) in found(manifest(denoiser, backend, planned)).items() if asked != kind]
+    # 8 blocks, each with query, key and value of self-attention in one layer, key and value of cross-attention.
+    assert len(wrong) == 8 * 2
+    assert wrong[0] == "transformer_blocks.0.attn1.to_qkv"
+
+
+def test_projections_that_are_fused_before(pristine: DiffusionPipeline) -> None:
+    """Given fusing as a setting asks for it, then the new layers are quantized, and so are the old ones that stay."""
+    backend, spec = load_backend("quanto"), Spec(weights="int8", fuse_qkv=True)
+    planned = plan(pristine.transformer, backend, spec)
+    denoiser = backend.quantize(pristine, {"transformer": spec})["transformer"]
+    coverage = found(manifest(denoiser, backend, planned))
+    assert coverage["transformer_blocks.0.attn1.to_qkv"] == ("int8", "int8")
+    assert coverage["transformer_blocks.0.attn1.to_q"] == ("int8", "int8")
+    assert not hasattr(pristine.transformer.transformer_blocks[0].attn1, "to_qkv")
+
+
 @pytest.mark.parametrize(
-    ("pattern", "unmatched"), [("proj_*", ()), ("proj_uot", ("proj_uot",)), ("*.proj_out", ("*.proj_out",))]
+    ("pattern", "unmatched"),
+    [
+        ("proj_*", ()),
+        ("proj_uot", ("proj_uot",)),
+        ("*.proj_out", ("*.proj_out",)),
+        ("norm", ()),
+        ("inner", ("inner",)),
+        ("inner.*", ()),
+    ],
 )
 def test_patterns_that_mean_nothing(pattern: str, unmatched: tuple[str, ...]) -> None:
-    """Given a pattern, then it is kept as unmatched where no module has such a name."""
-    assert plan(Block(), load_backend("quanto"), "int8", (pattern,)).unmatched == unmatched
+    """Given a pattern that no module has as its name, or only one that holds others, then it is told as unmatched."""
+    assert plan(Block(), load_backend("quanto"), Spec(weights="int8", exclude=(pattern,))).unmatched == unmatched
+    assert plan(Block(), load_backend("quanto"), Spec(weights="int8", include=(pattern,))).unmatched == unmatched
 
 
-@pytest.mark.parametrize(("weights", "dtype"), [("int8", torch.float16), ("float8", torch.float16)])
-def test_weight_types_by_name(weights: str, dtype: torch.dtype) -> None:
-    """Given a weight type of a configuration, then the tensor says the same name."""
-    backend, block = load_backend("quanto"), Block().to(dtype)
-    backend.quantize(block, weights, ())
-    assert backend.weight_type(block.proj_in.weight.data) == weights
-    assert backend.weight_type(block.norm.weight.data) is None
+@pytest.mark.parametrize("weights", ["float8", "float8_e4m3fnuz", "float8_e5m2", "int8", "int4", "int2"])
+def test_weight_types_by_name(weights: str) -> None:
+    """Given a weight type of a configuration, then the module says the same name."""
+    backend, block = load_backend("quanto"), Block().half()
+    apply(block, Spec(weights=weights))
+    assert backend.weight_type(block.proj_in) == weights
+    assert backend.weight_type(block.norm) is None
+
+
+def _kept(keep: Any) -> Coverage:
+    """The manifest of a block whose original weights are kept by something."""
+    backend, original = load_backend("quanto"), Block()
+    planned = plan(original, backend, INT8)
+    block = copy.deepcopy(original)
+    holder = keep(block)
+    apply(block, INT8)
+    coverage = manifest(block, backend, planned)
+    kept = kept_alive({"model": (original, block)}, {"model": coverage})["model"]
+    del holder
+    return kept
+
+
+def test_original_weights_that_are_gone() -> None:
+    """Given a library that lets them go, then none is found, though the unquantized model is there for reference."""
+    coverage = _kept(id)
+    assert (coverage.kept, coverage.kept_bytes) == ((), 0)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda block: block.proj_in.weight,
+        lambda block: {"cache": [block.proj_in.weight.detach()]},
+        lambda block: block.proj_in.weight.data.clone(),
+    ],
+    ids=["parameter", "detached", "copy"],
+)
+def test_original_weights_that_something_keeps(keep: Any) -> None:
+    """Given one that is held anywhere in the process, then its module and bytes are told."""
+    coverage = _kept(keep)
+    assert (coverage.kept, coverage.kept_bytes) == (("proj_in",), 64 * 128 * 4)

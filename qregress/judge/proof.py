@@ -1,0 +1,185 @@
+"""Checks that a setting happened: every module as asked, every kernel right, and files that give the same images.
+
+None of them needs a baseline, and none can be accepted away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from fnmatch import fnmatchcase
+
+from qregress import units
+from qregress.errors import nearest
+from qregress.judge.budgets import Limit
+from qregress.record import Check, Coverage, LayerFidelity, Record
+
+_SHOWN = 3
+#: Unit roundoff: half a unit in the last place.
+_UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
+#: What a reload may change: of a kernel chosen anew, each step's output is rounded otherwise, and guidance amplifies
+#: that. Another legal attention kernel moves the latents of the pocket pipelines by as much (docs/findings.md).
+_ROUNDINGS = 8
+#: Fewest sizes of layers from which a trend is told, and its slope: a forgotten bias has -0.5, sums in float16 0.5.
+_SIZES, _SLOPE = 3, 0.3
+
+
+def coverage(record: Record) -> Check | None:
+    """Every module that the setting asks for is quantized as asked, nothing else is, and no original weight is left."""
+    manifests = record.coverage
+    if not manifests:
+        return None
+    wrong, quantized, expected = [], 0, 0
+    for component, manifest in manifests.items():
+        quantized += sum(module.found is not None for module in manifest.modules)
+        expected += sum(module.expected is not None for module in manifest.modules)
+        wrong += _uncovered(component, manifest)
+    return Check(
+        name="coverage.manifest",
+        verdict="fail" if wrong else "pass",
+        value=float(quantized),
+        limit=float(expected),
+        basis="the setting",
+        why="; ".join(wrong) or f"{quantized} modules quantized as asked",
+    )
+
+
+def _uncovered(component: str, manifest: Coverage) -> list[str]:
+    """What is not as the setting says."""
+    names = [module.name for module in manifest.modules]
+    wrong = []
+    if manifest.asked is not None and not any(module.expected for module in manifest.modules):
+        wrong.append(f"{component}: {manifest.asked} was asked for, but none of its modules can be quantized so")
+    wrong += [
+        f"pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
+        for pattern in manifest.unmatched
+    ]
+    missed: dict[str, list[str]] = {}
+    for module in manifest.modules:
+        if module.found != module.expected or module.dtype == "missing":
+            text = f"{module.found or module.dtype} instead of {module.expected or 'unquantized'}"
+            missed.setdefault(text, []).append(module.name)
+    total = len(manifest.modules)
+    wrong += [
+        f"{component}: {len(found)} of {total} modules are {text}: {_some(found)}" for text, found in missed.items()
+    ]
+    if manifest.kept:
+        beside = f"{units.format_bytes(manifest.kept_bytes)} beside the quantized ones"
+        kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
+        wrong.append(f"{component}: {kept}: {_some(manifest.kept)}")
+    return wrong
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _near(pattern: str, names: list[str]) -> str:
+    """The nearest module names only: a full list of modules is no help."""
+    if any(fnmatchcase(name, f"{pattern}.*") for name in names):
+        return f"did you mean '{pattern}.*'?"
+    hint = nearest(pattern, {name.rpartition(".")[2] for name in names} | set(names))
+    return hint.partition("?")[0] + "?" if hint.startswith("did") else "no name is near"
+
+
+def fidelity(record: Record) -> Check | None:
+    """Every quantized layer returns the product of the weights that it stands for, within the dtype's rounding."""
+    if not record.fidelity:
+        return None
+    layers = [(component, layer) for component, found in record.fidelity.items() for layer in found]
+    if not layers:
+        return None
+    wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
+    for component, layer in layers:
+        if layer.where:
+            wrong[component, layer.tensor, layer.dtype, layer.kind].append((component, layer))
+    component, worst = max(layers, key=lambda each: _finite(each[1].excess))
+    sizes = len({(layer.tensor, layer.inputs, layer.outputs, layer.dtype) for _, layer in layers})
+    healthy = (
+        f"{len(layers)} layers of {sizes} kinds and sizes; nearest to what rounding allows is {component}."
+        f"{worst.name}, at {_finite(worst.excess):.2f} of it (relative error {_finite(worst.error):.1e})"
+    )
+    return Check(
+        name="kernel.fidelity",
+        verdict="fail" if wrong else "pass",
+        value=_finite(worst.excess),
+        limit=1.0,
+        basis="rounding in the compute dtype, over each layer's own inputs",
+        why="; ".join(_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items())
+        or healthy,
+    )
+
+
+def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, dtype: str, kind: str) -> str:
+    """One kind of error of one kernel: where, how large, of what structure."""
+    worst = max(found, key=lambda layer: _finite(layer.excess))
+    sizes = ", ".join(dict.fromkeys(f"{layer.inputs}x{layer.outputs}" for layer in found[:_SHOWN]))
+    trend = _trend(found)
+    told = f"{kind}, {trend}" if trend else kind
+    return (
+        f"{component}: {len(found)} of {total} layers ({tensor}, {dtype}, {sizes}) multiply wrongly: {told}; relative "
+        f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows {worst.where}: "
+        f"{_some([layer.name for layer in found])}"
+    )
+
+
+def _trend(found: list[LayerFidelity]) -> str:
+    """How the error goes with the number of inputs: by least squares over logarithms."""
+    points = [(math.log(layer.inputs), math.log(layer.error)) for layer in found if layer.error]
+    if len({x for x, _ in points}) < _SIZES:
+        return ""
+    middle = [sum(values) / len(points) for values in zip(*points, strict=True)]
+    above = sum((x - middle[0]) * (y - middle[1]) for x, y in points)
+    slope = above / sum((x - middle[0]) ** 2 for x, _ in points)
+    if abs(slope) < _SLOPE:
+        return ""
+    return f"{'growing' if slope > 0 else 'shrinking'} with the number of inputs"
+
+
+def _finite(value: float | None) -> float:
+    """Infinity for what was not finite: it is beyond every limit."""
+    return math.inf if value is None else value
+
+
+def roundtrip(record: Record) -> Check | None:
+    """What was saved and loaded gives the same images, or nearly: within roundings of the compute dtype."""
+    trip = record.roundtrip
+    if not trip:
+        return None
+    limit = _ROUNDINGS * _UNIT[trip.dtype]
+    if trip.message:
+        return Check(name="roundtrip.images", verdict="fail", limit=limit, why=trip.message)
+    worst = max(map(_finite, trip.latents))
+    text = f"latents moved by {worst:.2g} (relative L2), limit {limit:.2g}"
+    return Check(
+        name="roundtrip.images",
+        verdict="pass" if trip.equal or worst <= limit else "fail",
+        value=worst,
+        limit=limit,
+        basis=f"{_ROUNDINGS} roundings of {trip.dtype}",
+        why="the same bits after saving and loading" if trip.equal else f"after saving and loading {text}",
+    )
+
+
+def disk(record: Record, reference: Record | None, limit: Limit | None) -> Check | None:
+    """Bytes of the files that were saved; relative to what the same components of the reference store."""
+    trip = record.roundtrip
+    if not trip or trip.message or limit is None:
+        return None
+    bound = limit.value
+    if limit.relative:
+        stored = reference.memory.components if reference is not None and reference.memory is not None else {}
+        if not trip.components.keys() <= stored.keys():
+            why = "the reference was not measured"
+            return Check(name="roundtrip.disk", verdict="void", value=trip.disk_bytes, basis=limit.basis, why=why)
+        bound *= sum(stored[name] for name in trip.components)
+    text = f"{units.format_bytes(trip.disk_bytes)}, limit {units.format_bytes(round(bound))} ({limit.basis})"
+    return Check(
+        name="roundtrip.disk",
+        verdict="fail" if trip.disk_bytes > bound else "pass",
+        value=trip.disk_bytes,
+        limit=bound,
+        basis=limit.basis,
+        why=text,
+    )

@@ -1,0 +1,30 @@
+"""Scales of quantized activations, from calls of the pipeline itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optimum.quanto import Calibration
+
+from qregress.matrix import Setting, Workload
+from qregress.quantize import BACKENDS
+
+
+def calibrated_prompts(setting: Setting, workload: Workload) -> int:
+    """From how many prompts: zero where nothing is to be calibrated."""
+    if not setting.activations or not BACKENDS[setting.backend].calibrates:
+        return 0
+    return min(setting.calibration, len(workload.prompts))
+
+
+def calibrate(setting: Setting, workload: Workload, run: Callable[[range], object]) -> int:
+    """Call the pipeline for the workload's first prompts, one at a time, with their own seeds; returns how many.
+
+    ``run`` takes indices of prompts. Quanto keeps a running maximum of each layer's inputs and outputs.
+    """
+    count = calibrated_prompts(setting, workload)
+    if count:
+        with Calibration():
+            for index in range(count):
+                run(range(index, index + 1))
+    return count

@@ -1,0 +1,313 @@
+"""Kernel fidelity: what a quantized layer returns against a product of the weights that it stands for.
+
+Quantizing well and multiplying wrongly are different bugs. The error that is judged here is the kernel's alone: the
+layer's own input, the values of its own quantized weight, multiplied exactly. What it may be follows from the compute
+dtype: every rounding that a sound kernel makes on the way (weight, product, output, bias added) is independent and at
+most half a unit in the last place, and sums are kept in float32 over as many terms as there are inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qregress.quantize import structure
+from qregress.quantize.base import Backend, Dequantized
+from qregress.quantize.structure import Compared
+from qregress.record import LayerFidelity
+
+#: The first layer of each kind is compared over so many tokens, every other one over fewer: a fault of a kernel is in
+#: all layers that use it, and the product costs as much as a float32 forward.
+FULL_ROWS, SOME_ROWS = 16384, 256
+#: Rounding errors are a sum of many: single ones are larger than their root mean square, the more so the fewer are
+#: averaged. Of a patch of n, this over the root of 2 n is allowed on top.
+_SIGMAS = 6.0
+_SUM = torch.finfo(torch.float32).eps / 2  # kernels sum in float32
+_TILE = 16
+_ALIKE = 1 / 16
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A layer's call as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``, ``output [tokens, outputs]``.
+
+    The others as in ``Dequantized``.
+    """
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    rounded: torch.Tensor
+    group: int
+    alike: torch.Tensor
+    bias: torch.Tensor | None
+    output: torch.Tensor
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """Of one component: its layers, and those that were never called."""
+
+    layers: tuple[LayerFidelity, ...]
+    idle: tuple[str, ...]
+
+
+def examine(
+    components: dict[str, nn.Module],
+    originals: dict[str, nn.Module],
+    backend: Backend,
+    run: Callable[[], object],
+) -> dict[str, Examined]:
+    """Compare every quantized layer of some components at its first call while ``run`` runs.
+
+    ``originals``: the unquantized components, for the error of quantization itself, which is told beside.
+    """
+    found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
+    kinds: set[tuple[Any, ...]] = set()
+    handles = []
+
+    def watch(component: str, name: str, module: nn.Linear | nn.Conv2d, original: torch.Tensor | None) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            handle.remove()  # the first call tells
+            kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
+            rows = FULL_ROWS if kind not in kinds else SOME_ROWS
+            kinds.add(kind)
+            found[component][name] = compare(name, module, args[0], output, backend, original, rows)
+
+        # First of all hooks: libraries quantize outputs in hooks of their own.
+        handle = module.register_forward_hook(hook, prepend=True)
+        handles.append(handle)
+
+    for component, root in components.items():
+        before = dict(originals[component].named_modules())
+        for name, module in root.named_modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and _comparable(module, backend):
+                watch(component, name, module, getattr(before.get(name), "weight", None))
+    names = {component: _quantized(root, backend) for component, root in components.items()}
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        component: Examined(
+            layers=tuple(layers[name] for name in names[component] if name in layers),
+            idle=tuple(name for name in names[component] if name not in layers),
+        )
+        for component, layers in found.items()
+    }
+
+
+def _quantized(root: nn.Module, backend: Backend) -> list[str]:
+    return [name for name, module in root.named_modules() if _comparable(module, backend)]
+
+
+def _class(module: nn.Module) -> str:
+    """Of the weight: what names the kernel."""
+    weight = module.weight
+    return "Tensor" if type(weight) is nn.Parameter else type(weight).__name__
+
+
+def _comparable(module: nn.Module, backend: Backend) -> bool:
+    """A quantized layer whose output is a plain product: of a convolution, without groups and padded with zeros."""
+    plain = not isinstance(module, nn.Conv2d) or (module.groups == 1 and module.padding_mode == "zeros")
+    return isinstance(module, (nn.Linear, nn.Conv2d)) and plain and backend.weight_type(module) is not None
+
+
+@torch.no_grad()
+def compare(
+    name: str,
+    module: nn.Linear | nn.Conv2d,
+    x: torch.Tensor,
+    output: torch.Tensor,
+    backend: Backend,
+    original: torch.Tensor | None,
+    rows: int,
+) -> LayerFidelity:
+    """One call of one layer. ``original``: its unquantized weight, where that is at hand."""
+    exact = torch.float64 if output.dtype == torch.float32 else torch.float32
+    values = backend.dequantize(module)
+    loss = _relative(values.values - original.float(), original.float()) if original is not None else None
+    unit = _unit(module, output)
+    with _full_precision():
+        layer = _as_product(module, backend.quantize_input(module, x), values, output, rows, exact)
+        compared = _compared(layer, output.dtype, unit)
+        where, excess = _judge(compared)
+        if where:
+            # Of a few values, roundings add up in ways that no bound foresees; but then all of them are known.
+            steps = values.stepwise if values.stepwise is not None else values.values.to(output.dtype)
+            unpacked = msgspec.structs.replace(layer, weight=steps.flatten(1).to(exact))
+            other = _compared(unpacked, output.dtype, unit)
+            where, excess, compared = min((where, excess, compared), (*_judge(other), other), key=lambda each: each[1])
+        error, bound = (_relative(part, compared.expected) for part in (compared.error, compared.allowed))
+        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else ""
+    return LayerFidelity(
+        name=name,
+        tensor=_class(module),
+        inputs=layer.weight.shape[1],
+        outputs=layer.weight.shape[0],
+        dtype=str(output.dtype).removeprefix("torch."),
+        tokens=len(layer.x),
+        error=error,
+        bound=bound,
+        loss=loss,
+        where=where,
+        excess=excess,
+        kind=kind,
+    )
+
+
+def _as_product(
+    module: nn.Linear | nn.Conv2d,
+    x: torch.Tensor,
+    known: Dequantized,
+    output: torch.Tensor,
+    rows: int,
+    exact: torch.dtype,
+) -> Layer:
+    """A convolution is a product over unfolded patches."""
+    if isinstance(module, nn.Conv2d):
+        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, _padding(module), module.stride)
+        x, output = patches.transpose(1, 2), output.flatten(2).transpose(1, 2)
+    x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
+    if len(x) > rows:
+        chosen = torch.linspace(0, len(x) - 1, rows, device=x.device).round().long()
+        x, output = x[chosen], output[chosen]
+    return Layer(
+        x=x.to(exact),
+        weight=known.values.flatten(1).to(exact),
+        rounded=known.rounded.flatten(1).to(exact),
+        group=known.group or known.values[0].numel(),
+        alike=known.alike.to(exact) if known.alike is not None else torch.tensor(_ALIKE, dtype=exact, device=x.device),
+        bias=module.bias.to(exact) if module.bias is not None else None,
+        output=output.to(exact),
+    )
+
+
+def _padding(module: nn.Conv2d) -> tuple[int, ...]:
+    if isinstance(module.padding, str):
+        raise TypeError(f"padding {module.padding!r} of a convolution")
+    return module.padding
+
+
+def _unit(module: nn.Module, output: torch.Tensor) -> float:
+    """Unit roundoff of the dtype; of TF32, where torch's settings allow it for float32 on CUDA: 11 bits, as float16."""
+    if output.dtype == torch.float32 and output.is_cuda:
+        convolution = isinstance(module, nn.Conv2d) and torch.backends.cudnn.allow_tf32
+        if convolution or torch.backends.cuda.matmul.allow_tf32:
+            return torch.finfo(torch.float16).eps / 2
+    return torch.finfo(output.dtype).eps / 2
+
+
+def _compared(layer: Layer, dtype: torch.dtype, unit: float) -> Compared:
+    """The error, and the root mean square that roundings may have, value by value.
+
+    Of each of the terms of a product the weight is rounded (with what its format rounds on the way) and the product
+    with its scale; the output before and after the bias. Values below the dtype's smallest normal one are rounded to a
+    fixed grid. Float32 sums add half a unit for each of their terms.
+    """
+    info = torch.finfo(dtype)
+    grid = info.smallest_normal * info.eps / 2
+    square = layer.x.square()
+    product = layer.x @ layer.weight.T
+    expected = product if layer.bias is None else product + layer.bias
+    terms = square @ (layer.rounded.square() + layer.weight.square()).T + _together(layer)
+    allowed = unit**2 * (terms + product.square() + expected.square())
+    allowed += grid**2 * (square.sum(1, keepdim=True) + 1)
+    allowed += _SUM**2 * layer.weight.shape[1] * _partial_sums(layer, square)
+    # What overflows in its dtype is the model's doing, not the kernel's.
+    overflow = expected.abs() > info.max
+    error = (layer.output - expected).masked_fill(overflow, 0.0)
+    return Compared(
+        error=error,
+        expected=expected.masked_fill(overflow, 0.0),
+        product=product.masked_fill(overflow, 0.0),
+        bias=layer.bias,
+        allowed=(allowed / 3).sqrt(),
+        unit=unit,
+    )
+
+
+def _partial_sums(layer: Layer, square: torch.Tensor) -> torch.Tensor:
+    """Mean square of what a sum may pass through on its way: as of a random walk, for which float32 has bits to spare.
+
+    Where float32 is all that there is, as if all terms had one sign.
+    """
+    if layer.x.dtype == torch.float64:
+        return (layer.x.abs() @ layer.weight.abs().T).square()
+    return square @ layer.weight.square().T
+
+
+def _together(layer: Layer) -> torch.Tensor:
+    """What roundings of equal values add: those of one group and one level are the same rounding.
+
+    Of inputs with a mean they do not cancel each other. Twice the chance of two equal values: inputs that are alike
+    tend to have weights that are alike.
+    """
+    outputs, inputs = layer.weight.shape
+    sums = layer.x.reshape(len(layer.x), -1, layer.group).sum(2)
+    size = layer.rounded.reshape(outputs, inputs // layer.group, layer.group).square().mean(2)
+    return 2 * sums.square() @ (layer.alike * size).T
+
+
+def _judge(compared: Compared) -> tuple[str, float]:
+    """Where the error is more than roundings make it, and how many times as much; ``""`` where it is nowhere.
+
+    A fault in one place is lost in the mean of all: tokens, outputs, tiles and single values are looked at too.
+    """
+    if not compared.error.isfinite().all():
+        return "not finite", math.inf
+    ratio = (compared.error / compared.allowed.clamp_min(torch.finfo(torch.float32).tiny)).square()
+    tokens, outputs = ratio.shape
+    tile = min(_TILE, tokens), min(_TILE, outputs)
+    views = (
+        ("everywhere", ratio.mean(), ratio.numel()),
+        ("in a token", ratio.mean(1).max(), outputs),
+        ("in an output", ratio.mean(0).max(), 1),  # its weights are rounded once, for all tokens
+        ("in a tile", functional.avg_pool2d(ratio[None, None], tile).max(), tile[1]),
+        ("in a value", ratio.max(), 1),
+    )
+    most = [(float(mean.sqrt()) / _most(count), name) for name, mean, count in views]
+    most += [(_along(compared, compared.product), "in proportion"), (_along(compared, compared.bias), "with the bias")]
+    beyond = [(excess, name) for excess, name in most if excess > 1]
+    return (beyond[0][1], beyond[0][0]) if beyond else ("", max(most)[0])
+
+
+def _along(compared: Compared, direction: torch.Tensor | None) -> float:
+    """A small factor on everything is seen in the sum over all outputs, where their roundings cancel.
+
+    Those of one output need not cancel over tokens: all have the same weights. Nor need those of the scales cancel over
+    outputs: of eight bits, many are rounded alike, at most by half a unit.
+    """
+    if direction is None:
+        return 0.0
+    along = direction.expand_as(compared.error)
+    scatter = (compared.allowed * along.abs()).sum(0).square().sum().sqrt()
+    alike = compared.unit * (compared.product * along).sum().abs()
+    return float((compared.error * along).sum().abs() / (_SIGMAS * scatter + alike).clamp_min(1e-30))
+
+
+def _most(count: int) -> float:
+    """Of so many roundings, their root mean square in units of the expected one."""
+    return 1 + _SIGMAS / math.sqrt(2 * count)
+
+
+def _relative(part: torch.Tensor, whole: torch.Tensor) -> float:
+    norm = float(whole.norm())
+    return float(part.norm()) / norm if norm > 0 else float(part.norm() > 0)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Float32 products in float32: TF32 has the mantissa of float16, and autocast would round them all."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,150 @@
+"""Checks that a setting happened, on records: what fails, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qregress.judge.budgets import Limits
+from qregress.judge.proof import coverage, disk, fidelity, roundtrip
+from qregress.record import Coverage, ModuleCoverage, Record, Roundtrip
+from tests.making import make_layer, make_memory, make_record
+
+
+def module(name: str, expected: str | None = "int8", found: str | None = "int8") -> ModuleCoverage:
+    """One module with weights."""
+    return ModuleCoverage(
+        name=name, module="Linear", expected=expected, found=found, tensor="Q", dtype="float16", bytes=8
+    )
+
+
+def record_of(*layers: Any, **components: Any) -> Record:
+    """A record with these layers in the transformer, and those of other components."""
+    return make_record(fidelity={"transformer": layers, **components})
+
+
+def test_kernels_that_are_right() -> None:
+    """Given layers within what rounding allows, then the nearest to it is named, with its share and its error."""
+    found = fidelity(record_of(make_layer(), make_layer("proj_out", excess=0.73, error=4e-4)))
+    assert found is not None
+    assert (found.verdict, found.value, found.limit) == ("pass", 0.73, 1.0)
+    assert "2 layers of 1 kinds and sizes; nearest to what rounding allows is transformer.proj_out" in found.why
+
+
+def test_a_wrong_kernel_names_layers_and_kind() -> None:
+    """Given four layers with one fault, then it is said once, with the structure, and the first three are named."""
+    wrong = {"where": "everywhere", "kind": "constant over tokens", "error": 0.088, "excess": 150.0}
+    layers = [make_layer(f"blocks.{n}.to_q", **wrong) for n in range(4)]
+    found = fidelity(record_of(make_layer(), *layers))
+    assert found is not None
+    assert found.verdict == "fail"
+    assert found.why == (
+        "transformer: 4 of 5 layers (WeightQBytesTensor, float16, 128x256) multiply wrongly: constant over tokens; "
+        "relative error 8.8e-02, 150 times what rounding allows everywhere: blocks.0.to_q, blocks.1.to_q, "
+        "blocks.2.to_q and 1 more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ({128: 0.088, 512: 0.044, 4096: 0.0156}, "kind, shrinking with the number of inputs;"),
+        ({128: 0.001, 512: 0.002, 2048: 0.004}, "kind, growing with the number of inputs;"),
+        ({128: 0.010, 512: 0.010, 2048: 0.0101}, "kind;"),
+        ({128: 0.088, 512: 0.044}, "kind;"),
+    ],
+)
+def test_errors_that_go_with_the_number_of_inputs(errors: dict[int, float], words: str) -> None:
+    """Given one fault in layers of several sizes, then a trend over at least three is said."""
+    layers = [make_layer(where="in all", kind="kind", inputs=k, error=e, excess=9.0) for k, e in errors.items()]
+    found = fidelity(record_of(*layers))
+    assert found is not None
+    assert f"multiply wrongly: {words}" in found.why
+
+
+def test_a_kernel_that_gives_no_number() -> None:
+    """Given an error that is not finite, which a file holds as null, then it is beyond every limit."""
+    found = fidelity(record_of(make_layer(error=None, excess=None, where="not finite", kind="not finite: 1 of 2")))
+    assert found is not None
+    assert (found.verdict, found.value) == ("fail", float("inf"))
+
+
+def test_nothing_to_compare() -> None:
+    """Given a record without quantized layers, as of a reference, then there is no check."""
+    assert fidelity(make_record()) is None
+    assert fidelity(make_record(fidelity={"transformer": ()})) is None
+
+
+def test_original_weights_in_memory() -> None:
+    """Given a manifest that is as asked, when original weights are still there, then it says how many bytes."""
+    manifest = Coverage(modules=(module("a"), module("b")), asked="int8", kept=("b",), kept_bytes=2**20)
+    found = coverage(make_record(coverage={"transformer": manifest}))
+    assert found is not None
+    assert found.verdict == "fail"
+    assert "original weights of 1 of 2 modules are still in memory, 1.000 MiB beside the quantized ones: b" in found.why
+
+
+def test_a_pattern_that_only_holds_modules() -> None:
+    """Given the name of a block, which no library takes for what is inside, then what was meant is offered."""
+    manifest = Coverage(modules=(module("blocks.0.to_q"),), asked="int8", unmatched=("blocks.0",))
+    found = coverage(make_record(coverage={"transformer": manifest}))
+    assert found is not None
+    assert "pattern 'blocks.0' matches no module of transformer; did you mean 'blocks.0.*'?" in found.why
+
+
+def trip(*latents: float | None, dtype: str = "float16", equal: bool = False) -> Record:
+    """A record that was saved and loaded."""
+    saved = Roundtrip(disk_bytes=500, components={"transformer": 500}, equal=equal, latents=latents, dtype=dtype)
+    return make_record(roundtrip=saved)
+
+
+@pytest.mark.parametrize(
+    ("record", "verdict"),
+    [
+        (trip(0.0, equal=True), "pass"),
+        (trip(0.0, 0.0038), "pass"),
+        (trip(0.0, 0.0040), "fail"),
+        (trip(0.0040, dtype="bfloat16"), "pass"),
+        (trip(0.0320, dtype="bfloat16"), "fail"),
+        (trip(None), "fail"),
+    ],
+)
+def test_images_after_a_round_trip(record: Record, verdict: str) -> None:
+    """Given latents after saving and loading, then eight roundings of their dtype are allowed, and no more."""
+    found = roundtrip(record)
+    assert found is not None
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [("0.5 KiB", "pass"), ("400 B", "fail"), ("0.6x", "pass"), ("0.4x", "fail")]
+)
+def test_bytes_on_disk(limit: str, verdict: str) -> None:
+    """Given a budget for the files, absolute or relative to what the reference stores, then it is held."""
+    found = disk(trip(0.0), make_record(memory=make_memory(1000)), Limits.parse({"disk": limit}).limits["disk"])
+    assert found is not None
+    assert found.verdict == verdict
+
+
+def test_bytes_on_disk_without_a_reference() -> None:
+    """Given a relative budget and no reference, then nothing is decided."""
+    found = disk(trip(0.0), None, Limits.parse({"disk": "0.5x"}).limits["disk"])
+    assert found is not None
+    assert found.verdict == "void"
+
+
+def test_a_library_that_cannot_save() -> None:
+    """Given a component that cannot be saved, then the round trip fails with the library's words, the rest stands."""
+    saved = Roundtrip(disk_bytes=0, components={}, equal=False, latents=(), dtype="float16", message="not serializable")
+    record = make_record(roundtrip=saved)
+    found = roundtrip(record)
+    assert found is not None
+    assert (found.verdict, found.why) == ("fail", "not serializable")
+    assert disk(record, None, Limits.parse({"disk": "1 B"}).limits["disk"]) is None
+
+
+def test_no_round_trip() -> None:
+    """Given a setting that asks for none, then there is no check."""
+    assert roundtrip(make_record()) is None
+    assert disk(make_record(), None, Limits.parse({"disk": "1 B"}).limits["disk"]) is None

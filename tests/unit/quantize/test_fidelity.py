@@ -1,0 +1,255 @@
+"""Kernels that multiply wrongly, each told by its structure; sound ones pass in every dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from qregress.quantize import fidelity, load_backend
+from qregress.quantize.base import Spec
+from qregress.quantize.quanto import apply
+from qregress.record import LayerFidelity
+
+TOKENS = 64
+
+Fault = Callable[[nn.Linear, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def layer(weights: str, dtype: torch.dtype, inputs: int = 256, outputs: int = 192, **fields: Any) -> nn.Sequential:
+    """A quantized linear layer with seeded weights and a bias."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(inputs, outputs, **fields)).to(dtype)
+    apply(model, Spec(weights=weights))
+    return model
+
+
+def compared(model: nn.Sequential, x: torch.Tensor, fault: Fault | None = None) -> LayerFidelity:
+    """The layer's own forward, or that of a kernel with a fault."""
+    if fault is not None:
+        _break(model[0], fault)
+
+    def run() -> None:
+        with torch.no_grad():
+            model(x)
+
+    found = fidelity.examine({"model": model}, {"model": nn.Module()}, load_backend("quanto"), run)
+    (only,) = found["model"].layers
+    return only
+
+
+def _break(module: Any, fault: Fault) -> None:
+    healthy = module.forward
+    module.forward = lambda x: fault(module, x, healthy(x))
+
+
+def activations(inputs: int, dtype: torch.dtype, tokens: int = TOKENS) -> torch.Tensor:
+    """Of several sizes, with a mean, as behind an activation function."""
+    made = torch.randn(tokens, inputs, generator=torch.Generator().manual_seed(1))
+    return nn.functional.silu(2 * made).to(dtype)
+
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32], ids=str)
+@pytest.mark.parametrize("weights", ["float8", "float8_e5m2", "int8", "int4", "int2"])
+@pytest.mark.parametrize(("inputs", "tokens"), [(64, 2), (256, 64), (1024, 7)])
+def test_sound_kernels_pass(weights: str, dtype: torch.dtype, inputs: int, tokens: int) -> None:
+    """Given quanto's own kernels, then the error is what rounding allows, wherever one looks."""
+    found = compared(layer(weights, dtype, inputs), activations(inputs, dtype, tokens))
+    assert (found.where, found.kind) == ("", "")
+    assert found.excess is not None
+    assert found.excess <= 1
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [(torch.float16, 2e-4, 6e-4), (torch.bfloat16, 1.6e-3, 4.8e-3)])
+def test_the_bound_is_the_dtypes_rounding(dtype: torch.dtype, least: float, most: float) -> None:
+    """Given int8, then the bound is near half a unit in the last place, and does not depend on what was measured."""
+    found = compared(layer("int8", dtype), activations(256, dtype))
+    assert least < found.bound < most
+    wrong = compared(layer("int8", dtype), activations(256, dtype), lambda _, __, y: y * 1.5)
+    assert wrong.bound == pytest.approx(found.bound, rel=1e-3)
+
+
+def test_quantization_error_is_told_apart() -> None:
+    """Given int2 beside int8, then the loss of quantization is a hundred times as large, and the kernel as right."""
+    losses = []
+    for weights in ("int8", "int2"):
+        torch.manual_seed(0)
+        original = nn.Sequential(nn.Linear(256, 192)).half()
+        model = layer(weights, torch.float16)
+        run = partial(model, activations(256, torch.half))
+        found = fidelity.examine({"model": model}, {"model": original}, load_backend("quanto"), run)
+        (only,) = found["model"].layers
+        assert not only.where
+        assert only.loss is not None
+        losses.append(only.loss)
+    assert losses[0] < 0.01
+    assert losses[1] > 50 * losses[0]
+
+
+def _bias_forgotten(module: nn.Linear, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return y - module.bias
+
+
+def _one_percent(module: nn.Linear, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (y - module.bias) * 1.01 + module.bias
+
+
+def _dropped_output(module: nn.Linear, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    changed = y.clone()
+    changed[:, 17] = module.bias[17]
+    return changed
+
+
+def _dropped_token(module: nn.Linear, _: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    changed = y.clone()
+    changed[5] = module.bias
+    return changed
+
+
+def _dropped_input(module: nn.Linear, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return y - (x[:, 40:41].float() @ module.weight.dequantize()[:, 40:41].float().T).to(y.dtype)
+
+
+def _wrong_tile(_: nn.Linear, __: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    changed = y.clone()
+    changed[16:32, 64:80] *= 1.05
+    return changed
+
+
+def _constant(_: nn.Linear, __: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return y + torch.linspace(-0.1, 0.1, y.shape[1]).to(y.dtype)
+
+
+def _scales_of_the_next_output(module: Any, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    weight = module.weight.dequantize().float()
+    scale = module.weight._scale.float()
+    product: torch.Tensor = (x.float() @ (weight * scale.roll(1, 0) / scale).T).to(x.dtype) + module.bias
+    return product
+
+
+def _another_groups_scale(module: Any, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    weight = module.weight.weight_qbits_tensor() if hasattr(module.weight, "_scale_shift") else module.weight
+    values, scale = weight.dequantize().float(), weight._scale.float().reshape(len(weight), -1)
+    wrong = values.clone()
+    wrong[:, 128:] *= (scale[:, 0] / scale[:, 1])[:, None]
+    product: torch.Tensor = (x.float() @ wrong.T).to(x.dtype) + module.bias
+    return product
+
+
+def _not_a_number(_: nn.Linear, __: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    changed = y.clone()
+    changed[3] = math.nan
+    return changed
+
+
+def _sums_in_float16(module: nn.Linear, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    weight = module.weight.dequantize()
+    total = torch.zeros(len(x), len(weight), dtype=x.dtype)
+    for k in range(x.shape[1]):
+        total += x[:, k : k + 1] * weight[:, k]
+    return total + module.bias
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize(
+    ("fault", "weights", "words"),
+    [
+        (_bias_forgotten, "int8", "constant over tokens, minus the bias: it is not added"),
+        (_one_percent, "int8", "proportional to the output, +"),
+        (_dropped_output, "int8", "one output only, 17 of 192: its product is dropped"),
+        (_dropped_token, "int8", "one token only, 5 of 64: its product is dropped"),
+        (_dropped_input, "int8", "one input only, 40 of 256: it is left out"),
+        (_wrong_tile, "int8", "one tile only, tokens 16 to 31 and outputs 64 to 79"),
+        (_constant, "int8", "constant over tokens"),
+        (_scales_of_the_next_output, "int8", "by a factor of its own in each output: its scales"),
+        (_another_groups_scale, "int4", "one group of inputs only, 128 to 255: its scales"),
+        (_not_a_number, "int8", "not finite: 1 of 64 tokens, 192 of 192 outputs"),
+    ],
+)
+def test_a_wrong_kernel_is_told_by_its_structure(fault: Fault, weights: str, words: str, dtype: torch.dtype) -> None:
+    """Given a kernel with one fault, then the layer is beyond what rounding allows, and the words say which it is."""
+    found = compared(layer(weights, dtype), activations(256, dtype), fault)
+    assert found.where
+    assert found.kind.startswith(words)
+    assert found.excess is not None
+    assert found.excess > 1
+
+
+def test_sums_in_the_compute_dtype_are_too_much() -> None:
+    """Given a kernel that sums a thousand terms in float16, then it is beyond what sums in float32 may lose."""
+    found = compared(layer("int8", torch.float16, 1024), activations(1024, torch.float16), _sums_in_float16)
+    assert found.where == "everywhere"
+
+
+def test_a_single_wrong_value_in_a_large_output() -> None:
+    """Given one value of twelve thousand that is wrong by a tenth, which no mean shows, then it is found."""
+
+    def fault(_: nn.Linear, __: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        changed = y.clone()
+        place = int(changed[9].abs().argmax())
+        changed[9, place] *= 1.1
+        return changed
+
+    found = compared(layer("int8", torch.float16), activations(256, torch.float16), fault)
+    assert found.where
+    assert found.error is not None
+    assert found.error < 1e-2
+
+
+def test_a_layer_that_is_not_called_is_idle() -> None:
+    """Given a quantized layer that no call uses, then it is named and nothing is said of its kernel."""
+    model = nn.ModuleDict({"used": nn.Linear(64, 64), "idle": nn.Linear(64, 64)}).half()
+    apply(model, Spec(weights="int8"))
+    found = fidelity.examine(
+        {"model": model},
+        {"model": nn.Module()},
+        load_backend("quanto"),
+        lambda: model["used"](activations(64, torch.half)),
+    )["model"]
+    assert ([only.name for only in found.layers], found.idle) == (["used"], ("idle",))
+
+
+def test_a_convolution_is_a_product_of_patches() -> None:
+    """Given a strided convolution with padding, then it is compared, and one percent is seen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 32, 3, stride=2, padding=1)).half()
+    apply(model, Spec(weights="int8"))
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)).half()
+    sound = compared(model, x)
+    assert (sound.inputs, sound.outputs, sound.tokens, sound.where) == (36, 32, 128, "")
+    wrong = compared(model, x, lambda _, __, y: y * 1.01)
+    assert wrong.where
+
+
+def test_quantized_activations_are_taken_as_the_kernel_sees_them() -> None:
+    """Given int8 activations, then their own quantization error is not the kernel's."""
+    from optimum.quanto import Calibration  # type: ignore[import-untyped, unused-ignore]
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 192)).bfloat16()
+    apply(model, Spec(weights="int8", activations="int8"))
+    x = activations(256, torch.bfloat16)
+    with torch.no_grad(), Calibration():
+        model(x)
+    found = compared(model, x)
+    assert not found.where
+
+
+def test_hooks_are_gone_afterwards() -> None:
+    """Given a run that raises, then no hook is left on any layer."""
+    model = layer("int8", torch.float16)
+
+    def run() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fidelity.examine({"model": model}, {"model": nn.Module()}, load_backend("quanto"), run)
+    assert not model[0]._forward_hooks
