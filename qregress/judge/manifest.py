@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from qregress.record import Coverage, CoverageSummary, ModuleCoverage
 
@@ -67,7 +68,7 @@ def differences(before: dict[str, dict[str, str]], now: dict[str, dict[str, str]
             was, is_now = _without_bytes(old.get(name)), _without_bytes(new.get(name))
             if was != is_now:
                 moved.setdefault(f"{was or 'not there'} -> {is_now or 'gone'}", []).append(name)
-        words += [f"{component}: {change}: {_some(names)}" for change, names in moved.items()]
+        words += [f"{component}: {change}: {some(names)}" for change, names in moved.items()]
     return words
 
 
@@ -75,6 +76,7 @@ def _without_bytes(line: str | None) -> str | None:
     return line.rpartition(", ")[0] if line is not None else None
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from qregress import units
 from qregress.errors import nearest
 from qregress.judge.budgets import Limit
+from qregress.judge.manifest import some
 from qregress.record import Check, Coverage, LayerFidelity, Record
 
 _SHOWN = 3
@@ -61,18 +62,13 @@ def _uncovered(component: str, manifest: Coverage) -> list[str]:
             missed.setdefault(text, []).append(module.name)
     total = len(manifest.modules)
     wrong += [
-        f"{component}: {len(found)} of {total} modules are {text}: {_some(found)}" for text, found in missed.items()
+        f"{component}: {len(found)} of {total} modules are {text}: {some(found)}" for text, found in missed.items()
     ]
     if manifest.kept:
         beside = f"{units.format_bytes(manifest.kept_bytes)} beside the quantized ones"
         kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
-        wrong.append(f"{component}: {kept}: {_some(manifest.kept)}")
+        wrong.append(f"{component}: {kept}: {some(manifest.kept)}")
     return wrong
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _near(pattern: str, names: list[str]) -> str:
@@ -120,7 +116,7 @@ def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, 
     return (
         f"{component}: {len(found)} of {total} layers ({tensor}, {dtype}, {sizes}) multiply wrongly: {told}; relative "
         f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows {worst.where}: "
-        f"{_some([layer.name for layer in found])}"
+        f"{some([layer.name for layer in found])}"
     )
 
 

@@ -148,7 +148,7 @@ class Bench:
         lacks = [name for name in setting.weights if not roles.members(name)]
         if DENOISER in setting.weights and offered is not None and not {*roles.members(DENOISER)} <= {*offered}:
             lacks.append(DENOISER)
-        if FINAL in setting.exclude and roles.final is None:
+        if FINAL in {*setting.include, *setting.exclude} and roles.final is None:
             lacks.append(FINAL)
         if lacks:
             raise ProduceError(
@@ -215,14 +215,18 @@ class Bench:
             return generate(pipeline, self._source, workload, batch, initial, on_step)
 
         calibrated = calibrate(setting, workload, lambda batch: run(pipeline, batch))
-        proof: Proof | None = None
-        known = list(self._pristine.values())
         first_batch = workload.batches()[0]
-        if is_placed(setting):
-            # Compiled or moved about, a pipeline's layers are no longer there to be looked at.
-            proof = prove(
+
+        def proven() -> Proof:
+            known = self._pristine.values()
+            return prove(
                 pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
             )
+
+        proof: Proof | None = None
+        if is_placed(setting):
+            # Compiled or moved about, a pipeline's layers are no longer there to be looked at.
+            proof = proven()
             place(pipeline, setting, options.device, lambda text: self._emit(Say(text)))
             run(pipeline, first_batch)
         reference = assemble(self._load("float16"), {})
@@ -239,10 +243,7 @@ class Bench:
         kept = files.save_generated(self._out.cell(cell.id), passed.made)
         memory = account(modules(pipeline), window, options.device, changed=changed, loading=loading)
         self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
-        if proof is None:
-            proof = prove(
-                pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
-            )
+        proof = proof if proof is not None else proven()
         trip: Roundtrip | UnsetType = UNSET
         if setting.roundtrip:
             self._emit(Progress(cell.id, "save and load", 0, 1))

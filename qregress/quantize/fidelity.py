@@ -28,7 +28,7 @@ from qregress.record import LayerFidelity
 FULL_ROWS, SOME_ROWS = 16384, 256
 #: Rounding errors are a sum of many: single ones are larger than their root mean square, the more so the fewer are
 #: averaged. Of a patch of n, this over the root of 2 n is allowed on top.
-_SIGMAS = 6.0
+_SIGMAS = 5.0
 _SUM = torch.finfo(torch.float32).eps / 2  # kernels sum in float32
 _TILE = 16
 _ALIKE = 1 / 16
@@ -82,12 +82,13 @@ def examine(
         handle = module.register_forward_hook(hook, prepend=True)
         handles.append(handle)
 
+    names: dict[str, list[str]] = {component: [] for component in components}
     for component, root in components.items():
         before = dict(originals[component].named_modules())
         for name, module in root.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)) and _comparable(module, backend):
+                names[component].append(name)
                 watch(component, name, module, getattr(before.get(name), "weight", None))
-    names = {component: _quantized(root, backend) for component, root in components.items()}
     try:
         run()
     finally:
@@ -102,20 +103,19 @@ def examine(
     }
 
 
-def _quantized(root: nn.Module, backend: Backend) -> list[str]:
-    return [name for name, module in root.named_modules() if _comparable(module, backend)]
-
-
 def _class(module: nn.Module) -> str:
     """Of the weight: what names the kernel."""
     weight = module.weight
     return "Tensor" if type(weight) is nn.Parameter else type(weight).__name__
 
 
-def _comparable(module: nn.Module, backend: Backend) -> bool:
-    """A quantized layer whose output is a plain product: of a convolution, without groups and padded with zeros."""
-    plain = not isinstance(module, nn.Conv2d) or (module.groups == 1 and module.padding_mode == "zeros")
-    return isinstance(module, (nn.Linear, nn.Conv2d)) and plain and backend.weight_type(module) is not None
+def _comparable(module: nn.Linear | nn.Conv2d, backend: Backend) -> bool:
+    """Quantized, and a plain product: of a convolution, without groups and padded with so many zeros."""
+    if isinstance(module, nn.Conv2d) and (
+        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        return False
+    return backend.weight_type(module) is not None
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def _as_product(
 ) -> Layer:
     """A convolution is a product over unfolded patches."""
     if isinstance(module, nn.Conv2d):
-        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, _padding(module), module.stride)
+        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, module.padding, module.stride)
         x, output = patches.transpose(1, 2), output.flatten(2).transpose(1, 2)
     x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
     if len(x) > rows:
@@ -186,12 +186,6 @@ def _as_product(
         bias=module.bias.to(exact) if module.bias is not None else None,
         output=output.to(exact),
     )
-
-
-def _padding(module: nn.Conv2d) -> tuple[int, ...]:
-    if isinstance(module.padding, str):
-        raise TypeError(f"padding {module.padding!r} of a convolution")
-    return module.padding
 
 
 def _unit(module: nn.Module, output: torch.Tensor) -> float:
