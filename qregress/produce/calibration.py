@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optimum.quanto import Calibration
-
 from qregress.matrix import Setting, Workload
 from qregress.quantize import BACKENDS
 
@@ -24,6 +22,8 @@ def calibrate(setting: Setting, workload: Workload, run: Callable[[range], objec
     """
     count = calibrated_prompts(setting, workload)
     if count:
+        from optimum.quanto import Calibration
+
         with Calibration():
             for index in range(count):
                 run(range(index, index + 1))

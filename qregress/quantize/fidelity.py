@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -171,7 +171,8 @@ def _as_product(
 ) -> Layer:
     """A convolution is a product over unfolded patches."""
     if isinstance(module, nn.Conv2d):
-        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, module.padding, module.stride)
+        padding = cast("tuple[int, ...]", module.padding)  # those with a name are not compared
+        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, padding, module.stride)
         x, output = patches.transpose(1, 2), output.flatten(2).transpose(1, 2)
     x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
     if len(x) > rows:
