@@ -13,9 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qregress import record as records
 from qregress.errors import StoreError
-from qregress.record import SCHEMA
+from qregress.record import SCHEMA, codec
 from qregress.store import baselines, journal
 from qregress.store.accept import accept
 from qregress.store.atomic import locked
@@ -197,8 +196,8 @@ def test_an_older_schema(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def migrate(raw: dict[str, object]) -> dict[str, object]:
         return raw | ({"reason": f"{raw['reason']}, migrated"} if "reason" in raw else {})
 
-    monkeypatch.setattr(records, "SCHEMA", newest)
-    monkeypatch.setitem(records.MIGRATIONS, SCHEMA, migrate)
+    monkeypatch.setattr(codec, "SCHEMA", newest)
+    monkeypatch.setitem(codec.MIGRATIONS, SCHEMA, migrate)
     assert store.damage() == {}
     found_now = found(store)
     assert (found_now.accepted.schema, found_now.accepted.reason) == (newest, "first, migrated")

@@ -1,0 +1,118 @@
+"""What was measured of a cell: bytes, seconds, scores of its images and their noise floor, and what training did."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import fmean
+
+from msgspec import UNSET, UnsetType
+
+from qregress.metrics.weights import WeightsId
+from qregress.record.base import Data
+
+
+class Memory(Data, frozen=True, kw_only=True):
+    """Bytes on the device, of the cell alone.
+
+    ``storage_bytes``: parameters and buffers, tensor subclasses unwrapped. ``static_bytes``: that, and what loading,
+    quantizing and running left allocated beside it (what published tables call memory). ``peak_bytes``: the most
+    allocated while running. ``reserved_bytes``: the most that a caching allocator held; ``None`` where that was not
+    measured alone. ``load_peak_bytes``: the most allocated while copying and quantizing; ``None`` for the reference,
+    whose files are memory-mapped.
+    """
+
+    storage_bytes: int
+    static_bytes: int
+    peak_bytes: int
+    reserved_bytes: int | None
+    load_peak_bytes: int | None
+    components: dict[str, int]
+
+
+class Timing(Data, frozen=True, kw_only=True):
+    """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair."""
+
+    samples_s: tuple[float, ...]
+    reference_s: tuple[float, ...] = ()
+
+
+class Problem(Data, frozen=True, kw_only=True):
+    """What the sanity check saw: which prompt, which frame of its video, what kind, in words."""
+
+    prompt: int
+    kind: str
+    detail: str
+    frame: int | UnsetType = UNSET
+
+
+class Scores(Data, frozen=True, kw_only=True):
+    """Numbers of the images, against the reference image of the same prompt, or frame of its video.
+
+    One entry per image: ``lpips``; ``clip`` and ``clip_reference`` (100 x cosine); ``psnr_db`` (``None``: identical);
+    ``ssim``. One per prompt: ``latents`` (relative L2 of the final latents); ``motion`` of videos (relative L2 of the
+    differences of neighbouring frames). ``trajectory``: as ``latents``, per step, mean over prompts. ``None`` in
+    either: not finite.
+    """
+
+    lpips: tuple[float, ...] = ()
+    clip: tuple[float, ...] = ()
+    clip_reference: tuple[float, ...] = ()
+    psnr_db: tuple[float | None, ...] = ()
+    ssim: tuple[float, ...] = ()
+    latents: tuple[float | None, ...] = ()
+    trajectory: tuple[float | None, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    weights: tuple[WeightsId, ...] = ()
+    note: str | None = None
+    motion: tuple[float, ...] | UnsetType = UNSET
+
+
+class NoiseVariant(Data, frozen=True, kw_only=True):
+    """A change that may not matter, and by how much it moved each score of each prompt, with its sign.
+
+    One entry per image or per prompt, as in ``Scores``. ``clip`` is in cosine; ``pixels`` the root mean square
+    difference of the images in levels of 8 bits. Empty: not scored. ``unsound``: it gave what is no image, as an
+    overflow does: no change that may not matter, and no noise.
+    """
+
+    name: str
+    lpips: tuple[float, ...] = ()
+    clip: tuple[float, ...] = ()
+    latents: tuple[float, ...] = ()
+    pixels: tuple[float, ...] = ()
+    unsound: str | None = None
+    motion: tuple[float, ...] | UnsetType = UNSET
+
+
+class Noise(Data, frozen=True, kw_only=True):
+    """The noise floor of a cell: what each variant did to the scores of its first prompts."""
+
+    variants: tuple[NoiseVariant, ...]
+
+    def of_mean(self, score: str, prompts: int) -> float:
+        """How far a mean over so many prompts may move.
+
+        The larger of what a variant moved all prompts by alike, and of what is left of their scatter in such a mean.
+        """
+        moved = [getattr(variant, score) for variant in self.variants if getattr(variant, score)]
+        return max((max(abs(fmean(v)), sqrt(fmean(x * x for x in v) / prompts)) for v in moved), default=0.0)
+
+    def of_prompt(self, score: str) -> float:
+        """How far the score of one prompt was moved at most."""
+        return max((abs(x) for variant in self.variants for x in getattr(variant, score) or ()), default=0.0)
+
+
+class Trained(Data, frozen=True, kw_only=True):
+    """What a quantization-aware training did, and at which highest learning rate.
+
+    ``seconds``: wall time of all of it. ``first_loss`` and ``last_loss``: means over the first and last tenth of the
+    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does.
+    """
+
+    steps: int
+    prompts: int
+    seed: int
+    rate: float
+    seconds: float
+    first_loss: float
+    last_loss: float
