@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qregress.matrix import Setting, Workload
-from qregress.quantize import BACKENDS
+from qregress.quantize import BACKENDS, load_backend
 
 
 def calibrated_prompts(setting: Setting, workload: Workload) -> int:
@@ -18,13 +18,11 @@ def calibrated_prompts(setting: Setting, workload: Workload) -> int:
 def calibrate(setting: Setting, workload: Workload, run: Callable[[range], object]) -> int:
     """Call the pipeline for the workload's first prompts, one at a time, with their own seeds; returns how many.
 
-    ``run`` takes indices of prompts. Quanto keeps a running maximum of each layer's inputs and outputs.
+    ``run`` takes indices of prompts.
     """
     count = calibrated_prompts(setting, workload)
     if count:
-        from optimum.quanto import Calibration
-
-        with Calibration():
+        with load_backend(setting.backend).calibration():
             for index in range(count):
                 run(range(index, index + 1))
     return count

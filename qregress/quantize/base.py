@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import torch
 from torch import nn
+
+from qregress.errors import ConfigError
+from qregress.quantize import BACKENDS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -93,6 +97,14 @@ class Backend(Protocol):
         Every ``Spec`` has a weight type. The new modules own their memory and are in evaluation mode; activations are
         calibrated afterwards, see ``calibration``.
         """
+
+    def calibration(self) -> AbstractContextManager[None]:
+        """Within it, calls of a pipeline set the scales of its quantized activations, which are then kept.
+
+        Optional, where the registry says ``calibrates``; the other backends raise ``ConfigError``.
+        """
+        able = ", ".join(name for name, info in BACKENDS.items() if info.calibrates)
+        raise ConfigError(f"{type(self).__name__} sets no scales of activations from calls; backends that do: {able}")
 
     def weight_type(self, module: nn.Module) -> str | None:
         """The type of a module's weight as a configuration names it, ``None`` for a weight that is not quantized."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from qregress.errors import ConfigError, ProduceError
 from qregress.pipelines.assemble import DTYPE
-from qregress.quantize.base import Spec
+from qregress.quantize.base import Backend, Spec
 from qregress.quantize.quanto import Quanto
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Diffusers(Quanto):
                 raise ProduceError(f"loading with quantization failed: {type(error).__name__}: {text[:300]}") from error
             made = {name: _owned(getattr(loaded, name)) for name in specs}
         return {name: module.to(device) for name, module in made.items()}
+
+    def calibration(self) -> AbstractContextManager[None]:
+        """None: neither library is told of activations here."""
+        return Backend.calibration(self)
 
 
 def _config(name: str, component: nn.Module, spec: Spec) -> Any:

@@ -6,11 +6,13 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import ninja
 import torch
 from optimum.quanto import (
+    Calibration,
     QTensor,
     WeightQBitsTensor,
     WeightQBytesTensor,
@@ -98,6 +100,11 @@ class Quanto(Backend):
         for name, module in made.items():
             apply(module, specs[name])
         return made
+
+    def calibration(self) -> AbstractContextManager[None]:
+        """Of each layer's inputs and outputs, from the largest value of each call, in a moving average."""
+        scales: AbstractContextManager[None] = Calibration()
+        return scales
 
     def weight_type(self, module: nn.Module) -> str | None:
         """By the tensor's own qtype, not by the module's class: an unfrozen module has a plain weight."""
