@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
 
-from qregress.quantize.base import Backend
+from qregress.quantize.base import Backend, Spec
 
 #: Linear layers of the pocket PixArt-Sigma's transformer. Each of 8 blocks has query, key, value and output of self-
 #: and of cross-attention, and 2 of its feed-forward network; outside are the timestep embedder's 2, the projection to
@@ -18,6 +20,9 @@ DENOISER = BLOCKS * (4 + 4 + 2) + (2 + 1) + 2 + 1
 ENCODER_BLOCKS = 3
 ENCODER = ENCODER_BLOCKS * (4 + 3)
 
+#: The components that are quantized, alike.
+BOTH = ("transformer", "text_encoder")
+
 #: Half a unit in the last place, relative.
 ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
@@ -26,6 +31,29 @@ def found(backend: Backend, component: nn.Module) -> dict[str, str]:
     """Full name -> weight type, of all modules with a quantized weight."""
     kinds = {name: backend.weight_type(module) for name, module in component.named_modules()}
     return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def quantize_both(backend: Backend, pristine: DiffusionPipeline, weights: str) -> dict[str, nn.Module]:
+    """Transformer and text encoder with one weight type, by name."""
+    return backend.quantize(pristine, dict.fromkeys(BOTH, Spec(weights=weights)))
+
+
+def quantize_all(
+    backend: Backend, pristine: DiffusionPipeline, weights: str, *, denoiser: int, encoder: int
+) -> dict[str, nn.Module]:
+    """As ``quantize_both``; then so many layers of each are quantized, those that are eligible, and no original."""
+    made = quantize_both(backend, pristine, weights)
+    for name, count in zip(BOTH, (denoiser, encoder), strict=True):
+        quantized = found(backend, made[name])
+        assert (len(quantized), set(quantized.values())) == (count, {weights})
+        assert quantized.keys() == backend.eligible(pristine.components[name])
+        assert found(backend, pristine.components[name]) == {}
+    return made
+
+
+def packings(backend: Backend, made: dict[str, nn.Module]) -> set[str]:
+    """How the quantized weights of some components are packed, each way once."""
+    return {backend.packing(part.get_submodule(name)) for part in made.values() for name in found(backend, part)}
 
 
 def call_denoiser(denoiser: nn.Module, dtype: torch.dtype) -> torch.Tensor:
@@ -77,3 +105,35 @@ class Fidelity:
                 kept.append(distance(output.float(), nn.functional.linear(x, weight, bias)))
 
         return compare
+
+
+@dataclass(frozen=True)
+class Called:
+    """Quantized components after a call of each.
+
+    ``moved``: how far the denoiser's output is from the unquantized one's, see ``distance``. ``denoiser`` and
+    ``encoder``: what their layers returned.
+    """
+
+    moved: float
+    denoiser: Fidelity
+    encoder: Fidelity
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        """How many calls of quantized layers were compared in each."""
+        return len(self.denoiser.errors), len(self.encoder.errors)
+
+    @property
+    def error(self) -> float:
+        """The largest of all layers."""
+        return max(self.denoiser.errors + self.encoder.errors)
+
+
+def call_both(backend: Backend, made: dict[str, nn.Module], pristine: DiffusionPipeline) -> Called:
+    """Call what ``quantize_both`` made, and the unquantized denoiser, in the pipeline's own dtype."""
+    dtype = pristine.transformer.dtype
+    denoiser, encoder = (Fidelity(backend, made[name]) for name in BOTH)
+    moved = distance(call_denoiser(made["transformer"], dtype), call_denoiser(pristine.transformer, dtype))
+    call_encoder(made["text_encoder"])
+    return Called(moved, denoiser, encoder)

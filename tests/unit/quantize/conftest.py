@@ -7,6 +7,9 @@ from diffusers import DiffusionPipeline
 
 from qregress.pipelines import load
 
+# Its assertions shall show what they compared, as a test's own do.
+pytest.register_assert_rewrite("tests.quantizing")
+
 
 @pytest.fixture(scope="session")
 def pristine() -> DiffusionPipeline:

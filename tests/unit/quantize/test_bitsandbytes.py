@@ -18,11 +18,13 @@ from tests.quantizing import (
     ENCODER,
     ENCODER_BLOCKS,
     ROUNDING,
-    Fidelity,
-    call_denoiser,
+    call_both,
     call_encoder,
     distance,
     found,
+    packings,
+    quantize_all,
+    quantize_both,
 )
 
 bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -35,14 +37,9 @@ _ENCODER_QUANTIZED = ENCODER - ENCODER_BLOCKS  # wo
 def test_all_linear_layers_but_wo(weights: str, packing: str, pristine: DiffusionPipeline) -> None:
     """Given one weight type for both, then linear layers are quantized, but T5's wo, which transformers keeps."""
     assert BACKEND.prepare([weights], "cpu", print) is None
-    made = BACKEND.quantize(pristine, {"transformer": Spec(weights=weights), "text_encoder": Spec(weights=weights)})
-    for name, count in (("transformer", DENOISER), ("text_encoder", _ENCODER_QUANTIZED)):
-        quantized = found(BACKEND, made[name])
-        assert (len(quantized), set(quantized.values())) == (count, {weights})
-        assert quantized.keys() == BACKEND.eligible(pristine.components[name])
-        assert found(BACKEND, pristine.components[name]) == {}
-        assert {BACKEND.packing(made[name].get_submodule(part)) for part in quantized} == {packing}
-        assert not made[name].training
+    made = quantize_all(BACKEND, pristine, weights, denoiser=DENOISER, encoder=_ENCODER_QUANTIZED)
+    assert packings(BACKEND, made) == {packing}
+    assert not any(part.training for part in made.values())
 
 
 def test_patterns(pristine: DiffusionPipeline) -> None:
@@ -74,19 +71,16 @@ def test_kernels(weights: str, pristine: DiffusionPipeline, pristine_bfloat16: D
     product that is rounded already; and twice, before the first call moves int8's scales and after.
     """
     for pipeline, dtype in ((pristine, torch.float16), (pristine_bfloat16, torch.bfloat16)):
-        spec = Spec(weights=weights)
-        made = BACKEND.quantize(pipeline, {"transformer": spec, "text_encoder": spec})
+        made = quantize_both(BACKEND, pipeline, weights)
         name = "transformer_blocks.0.attn1.to_q"
         before = BACKEND.dequantize(made["transformer"].get_submodule(name)).values
-        denoiser, encoder = (Fidelity(BACKEND, made[part]) for part in ("transformer", "text_encoder"))
-        predicted = call_denoiser(made["transformer"], dtype)
-        assert distance(predicted, call_denoiser(pipeline.transformer, dtype)) < 0.5
-        call_encoder(made["text_encoder"])
-        assert (len(denoiser.errors), len(encoder.errors)) == (DENOISER, _ENCODER_QUANTIZED)
-        assert max(denoiser.errors + encoder.errors) < 2 * ROUNDING[dtype]
+        called = call_both(BACKEND, made, pipeline)
+        assert called.moved < 0.5
+        assert called.layers == (DENOISER, _ENCODER_QUANTIZED)
+        assert called.error < 2 * ROUNDING[dtype]
         assert torch.equal(BACKEND.dequantize(made["transformer"].get_submodule(name)).values, before)
         if weights == "int8":
-            assert max(denoiser.plain) > 10 * ROUNDING[torch.float16]
+            assert max(called.denoiser.plain) > 10 * ROUNDING[torch.float16]
 
 
 def test_outliers_stay() -> None:

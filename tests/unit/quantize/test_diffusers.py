@@ -20,11 +20,11 @@ from tests.quantizing import (
     ENCODER,
     ENCODER_BLOCKS,
     ROUNDING,
-    Fidelity,
+    call_both,
     call_denoiser,
-    call_encoder,
     distance,
     found,
+    quantize_both,
 )
 
 BACKEND = load_backend("diffusers")
@@ -32,10 +32,9 @@ BACKEND = load_backend("diffusers")
 
 def test_linear_layers_but_wo(pristine: DiffusionPipeline) -> None:
     """Given int8 for both, then all linear layers are int8, but T5's wo, which is eligible, is left by transformers."""
-    spec = Spec(weights="int8")
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)  # that QuantoConfig is deprecated is no news in each cell
-        made = BACKEND.quantize(pristine, {"transformer": spec, "text_encoder": spec})
+        made = quantize_both(BACKEND, pristine, "int8")
     assert list(found(BACKEND, made["transformer"]).values()) == DENOISER * ["int8"]
     missing = BACKEND.eligible(pristine.text_encoder) - found(BACKEND, made["text_encoder"]).keys()
     assert missing == {f"encoder.block.{place}.layer.1.DenseReluDense.wo" for place in range(ENCODER_BLOCKS)}
@@ -46,15 +45,12 @@ def test_linear_layers_but_wo(pristine: DiffusionPipeline) -> None:
 def test_kernels(pristine: DiffusionPipeline, pristine_bfloat16: DiffusionPipeline) -> None:
     """Given int8, then each layer's output is its dequantized product, rounded (at most 4.2e-4 and 2.7e-3)."""
     for pipeline, dtype in ((pristine, torch.float16), (pristine_bfloat16, torch.bfloat16)):
-        spec = Spec(weights="int8")
-        made = BACKEND.quantize(pipeline, {"transformer": spec, "text_encoder": spec})
+        made = quantize_both(BACKEND, pipeline, "int8")
         assert {part.dtype for part in made["transformer"].parameters()} == {dtype}
-        denoiser, encoder = (Fidelity(BACKEND, made[name]) for name in ("transformer", "text_encoder"))
-        reference = call_denoiser(pipeline.transformer, dtype)
-        assert distance(call_denoiser(made["transformer"], dtype), reference) < 0.1
-        call_encoder(made["text_encoder"])
-        assert (len(denoiser.errors), len(encoder.errors)) == (DENOISER, ENCODER - ENCODER_BLOCKS)
-        assert max(denoiser.errors + encoder.errors) < 1.5 * ROUNDING[dtype]
+        called = call_both(BACKEND, made, pipeline)
+        assert called.moved < 0.1
+        assert called.layers == (DENOISER, ENCODER - ENCODER_BLOCKS)
+        assert called.error < 1.5 * ROUNDING[dtype]
 
 
 def test_exclude_by_last_name(pristine: DiffusionPipeline) -> None:
@@ -101,9 +97,7 @@ def test_files_are_used_where_they_hold_the_component(
 
     monkeypatch.setattr(type(pristine.transformer), "save_pretrained", refuse)
     monkeypatch.setattr(type(pristine.text_encoder), "save_pretrained", refuse)
-    spec = Spec(weights="int8")
-    made = BACKEND.quantize(pristine, {"transformer": spec, "text_encoder": spec})
-    assert len(made) == 2
+    assert len(quantize_both(BACKEND, pristine, "int8")) == 2
 
 
 def test_a_component_that_was_changed_since(pristine: DiffusionPipeline) -> None:

@@ -18,11 +18,11 @@ from tests.quantizing import (
     ENCODER,
     ENCODER_BLOCKS,
     ROUNDING,
-    Fidelity,
-    call_denoiser,
+    call_both,
     call_encoder,
-    distance,
     found,
+    quantize_all,
+    quantize_both,
 )
 
 BACKEND = load_backend("layerwise")
@@ -35,12 +35,7 @@ _ENCODER_CAST = ENCODER - ENCODER_BLOCKS  # wo
 @pytest.mark.parametrize("weights", ["float8", "float8_e5m2"])
 def test_what_the_library_casts(weights: str, pristine: DiffusionPipeline) -> None:
     """Given one type for both, then what is eligible is cast, and nothing of norms, embeddings and the last layer."""
-    made = BACKEND.quantize(pristine, {"transformer": Spec(weights=weights), "text_encoder": Spec(weights=weights)})
-    for name, count in (("transformer", _CAST), ("text_encoder", _ENCODER_CAST)):
-        cast = found(BACKEND, made[name])
-        assert (len(cast), set(cast.values())) == (count, {weights})
-        assert cast.keys() == BACKEND.eligible(pristine.components[name])
-        assert found(BACKEND, pristine.components[name]) == {}
+    quantize_all(BACKEND, pristine, weights, denoiser=_CAST, encoder=_ENCODER_CAST)
     left = BACKEND.eligible(pristine.transformer) ^ {
         name for name, part in pristine.transformer.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))
     }
@@ -78,14 +73,11 @@ def test_calls_compute_in_the_dtype_before(pristine: DiffusionPipeline, pristine
     Measured: at most 2.4e-4 in float16, 1.9e-3 in bfloat16. Without scales a weight's error is up to 1 in 16.
     """
     for pipeline, dtype in ((pristine, torch.float16), (pristine_bfloat16, torch.bfloat16)):
-        spec = Spec(weights="float8")
-        made = BACKEND.quantize(pipeline, {"transformer": spec, "text_encoder": spec})
-        denoiser, encoder = (Fidelity(BACKEND, made[name]) for name in ("transformer", "text_encoder"))
-        reference = call_denoiser(pipeline.transformer, dtype)
-        assert 1e-3 < distance(call_denoiser(made["transformer"], dtype), reference) < 0.1
-        call_encoder(made["text_encoder"])
-        assert (len(denoiser.errors), len(encoder.errors)) == (_CAST, _ENCODER_CAST)
-        assert max(denoiser.errors + encoder.errors) < ROUNDING[dtype]
+        made = quantize_both(BACKEND, pipeline, "float8")
+        called = call_both(BACKEND, made, pipeline)
+        assert 1e-3 < called.moved < 0.1
+        assert called.layers == (_CAST, _ENCODER_CAST)
+        assert called.error < ROUNDING[dtype]
         assert len(found(BACKEND, made["transformer"])) == _CAST
         assert made["text_encoder"].dtype == dtype
 

@@ -20,10 +20,12 @@ from tests.quantizing import (
     ENCODER_BLOCKS,
     ROUNDING,
     Fidelity,
+    call_both,
     call_denoiser,
-    call_encoder,
-    distance,
     found,
+    packings,
+    quantize_all,
+    quantize_both,
 )
 
 torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
@@ -34,13 +36,8 @@ BACKEND = load_backend("torchao")
 @pytest.mark.parametrize("weights", ["int8", "float8"])
 def test_all_linear_layers(weights: str, pristine: DiffusionPipeline) -> None:
     """Given one weight type for both, then all linear layers are quantized, T5's wo too, and the originals are not."""
-    made = BACKEND.quantize(pristine, {"transformer": Spec(weights=weights), "text_encoder": Spec(weights=weights)})
-    for name, count in (("transformer", DENOISER), ("text_encoder", ENCODER)):
-        quantized = found(BACKEND, made[name])
-        assert (len(quantized), set(quantized.values())) == (count, {weights})
-        assert quantized.keys() == BACKEND.eligible(pristine.components[name])
-        assert found(BACKEND, pristine.components[name]) == {}
-        assert {BACKEND.packing(made[name].get_submodule(part)) for part in quantized} == {"axis 0"}
+    made = quantize_all(BACKEND, pristine, weights, denoiser=DENOISER, encoder=ENCODER)
+    assert packings(BACKEND, made) == {"axis 0"}
 
 
 def test_patterns(pristine: DiffusionPipeline) -> None:
@@ -69,18 +66,10 @@ def test_a_value_is_off_by_half_a_step(pristine: DiffusionPipeline) -> None:
 def test_kernels_in_float16(pristine: DiffusionPipeline) -> None:
     """Given weights alone in float16, then each layer's output is its dequantized product, rounded (at most 4.5e-4)."""
     for weights in ("int8", "float8"):
-        spec = Spec(weights=weights)
-        made = BACKEND.quantize(pristine, {"transformer": spec, "text_encoder": spec})
-        denoiser, encoder = (Fidelity(BACKEND, made[name]) for name in ("transformer", "text_encoder"))
-        assert (
-            distance(
-                call_denoiser(made["transformer"], torch.float16), call_denoiser(pristine.transformer, torch.float16)
-            )
-            < 0.1
-        )
-        call_encoder(made["text_encoder"])
-        assert (len(denoiser.errors), len(encoder.errors)) == (DENOISER, ENCODER)
-        assert max(denoiser.errors + encoder.errors) < 1.5 * ROUNDING[torch.float16]
+        called = call_both(BACKEND, quantize_both(BACKEND, pristine, weights), pristine)
+        assert called.moved < 0.1
+        assert called.layers == (DENOISER, ENCODER)
+        assert called.error < 1.5 * ROUNDING[torch.float16]
 
 
 def test_kernels_in_bfloat16(pristine_bfloat16: DiffusionPipeline) -> None:
