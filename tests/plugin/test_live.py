@@ -50,7 +50,9 @@ def notes(written: str) -> list[str]:
 def silent(project: Project) -> Project:
     """A project whose cells say nothing but their progress."""
     path = project.path / "fake_producer.py"
-    path.write_text(path.read_text().replace("on_event(\n            Say(", "str(\n            Say("))
+    said = "on_event(\n            Say("
+    assert path.read_text().count(said) == 1
+    path.write_text(path.read_text().replace(said, "str(\n            Say("))
     return project
 
 
@@ -87,4 +89,6 @@ def test_no_notes(options: tuple[str, ...], term: str, silent: Project) -> None:
 
 def test_nowhere_but_on_a_terminal(project: Project, spread: tuple[str, ...]) -> None:
     """Given a pipe, also one that wants colours, then there are no notes."""
-    assert "\x1b7" not in project.run_apart("--color=yes", *spread).stdout.str()
+    result = project.run_apart("--color=yes", *spread)
+    result.assert_outcomes(passed=3)
+    assert "\x1b7" not in result.stdout.str()

@@ -17,18 +17,22 @@ def acceptance(project: Project) -> Any:
     return json.loads(next(data for name, data in files.items() if name.endswith(f"{INT8}/accepted.json")))
 
 
+def asked(mode: str) -> str:
+    """The line that asks for a reason."""
+    return f'--qregress-refresh={mode} overwrites baselines; say why, as in --qregress-reason "torch 2.14"'
+
+
 @pytest.mark.parametrize(("way", "mode"), [("", "failing"), ("", "all"), ("-n0", "all"), ("-n2", "all")])
 def test_overwriting_needs_a_reason(way: str, mode: str, known: Project) -> None:
     """Given a refresh that overwrites, then one line asks for a reason, with an example, and nothing runs."""
-    message = usage_error(known.run_as(way, f"--qregress-refresh={mode}"))
-    assert message == (f'--qregress-refresh={mode} overwrites baselines; say why, as in --qregress-reason "torch 2.14"')
+    assert usage_error(known.run_as(way, f"--qregress-refresh={mode}")) == asked(mode)
     assert known.produced() == []
 
 
 @pytest.mark.parametrize("reason", ["", "  \t"])
 def test_an_empty_reason_is_none(reason: str, known: Project) -> None:
     """Given a reason without a word, then it is asked for."""
-    assert "say why" in usage_error(known.run("--qregress-refresh=all", f"--qregress-reason={reason}"))
+    assert usage_error(known.run("--qregress-refresh=all", f"--qregress-reason={reason}")) == asked("all")
 
 
 @WAYS
@@ -42,7 +46,8 @@ def test_refused_without_a_refresh(way: str, known: Project) -> None:
 def test_refused_where_no_cell_is_chosen(known: Project) -> None:
     """Given ordinary tests alone, then an option that is wrong is told all the same."""
     known.pytester.makepyfile(test_ordinary="def test_one(): pass")
-    usage_error(known.run("--qregress-refresh=all", "test_ordinary.py"))
+    assert usage_error(known.run("--qregress-refresh=all", "test_ordinary.py")) == asked("all")
+    assert known.produced() == []
 
 
 def test_kept(known: Project) -> None:

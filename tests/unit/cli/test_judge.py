@@ -110,12 +110,13 @@ def test_a_missing_mark(runs: Path, verb: Verb) -> None:
 @pytest.mark.parametrize("name", ["qregress.toml", "qregress.toml/x"])
 def test_no_store(runs: Path, verb: Verb, name: str) -> None:
     """Given a file for a store, then that is no empty store."""
+    before = files(runs)
     code, _, err = verb("judge", "first", f"--baselines={name}")
     if name == "qregress.toml":
         assert (code, err.startswith("ERROR: qregress.toml: is a file, not a folder")) == (4, True)
     else:
         assert code == 0  # a store that is not there yet
-    assert files(runs / "first")
+    assert files(runs) == before
 
 
 def test_a_missing_record(runs: Path, verb: Verb) -> None:

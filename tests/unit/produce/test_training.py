@@ -112,12 +112,15 @@ def test_rounding_does_not_change_levels(pristine: DiffusionPipeline, weights: s
     with torch.no_grad():
         student = Student(pristine.transformer, spec)
         module = student.copy_into(pipelines.load(SOURCE, "bfloat16", "cpu").transformer)
+    backend = quanto.backend()
+    layers = backend.eligible(module)
     quanto.apply(module, spec)
     trained = dict(student.module.named_parameters())
-    for name, part in module.named_modules():
-        if quanto.backend().weight_type(part) is not None:
-            weight = trained[f"{name}.weight"]
-            assert (part.weight.dequantize().float() - weight).abs().max() < 0.02 * weight.abs().max()
+    assert {name for name, part in module.named_modules() if backend.weight_type(part) is not None} == layers != set()
+    for name in layers:
+        part: Any = module.get_submodule(name)
+        weight = trained[f"{name}.weight"]
+        assert (part.weight.dequantize().float() - weight).abs().max() < 0.02 * weight.abs().max()
 
 
 def test_a_component_that_is_not_called(pristine: DiffusionPipeline) -> None:

@@ -56,7 +56,9 @@ def test_four_bits_are_the_nearest_of_their_code(weights: str, off: float, prist
     nf4's widest is from -1 to -0.696 (https://arxiv.org/abs/2305.14314, appendix E), fp4's from 2/3 to 1.
     """
     made = BACKEND.quantize(pristine, {"transformer": Spec(weights=weights)})["transformer"]
-    for name in found(BACKEND, made):
+    names = found(BACKEND, made)
+    assert len(names) == DENOISER
+    for name in names:
         weight = pristine.transformer.get_submodule(name).weight.detach().float()
         values = BACKEND.dequantize(made.get_submodule(name)).values
         largest = weight.reshape(-1, 64).abs().amax(dim=1, keepdim=True)

@@ -85,7 +85,9 @@ def test_calls_compute_in_the_dtype_before(pristine: DiffusionPipeline, pristine
 def test_a_value_is_the_nearest_float8(pristine: DiffusionPipeline) -> None:
     """Given float8 without scales, then normal values are off by 1 in 16 at most, and small ones by half of 2**-9."""
     made = BACKEND.quantize(pristine, {"transformer": Spec(weights="float8")})["transformer"]
-    for name in found(BACKEND, made):
+    names = found(BACKEND, made)
+    assert len(names) == _CAST
+    for name in names:
         weight = pristine.transformer.get_submodule(name).weight.detach().float()
         values = BACKEND.dequantize(made.get_submodule(name)).values
         assert ((values - weight).abs() <= (weight.abs() / 16).clamp(min=2.0**-10)).all()

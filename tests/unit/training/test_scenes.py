@@ -72,6 +72,7 @@ def test_two_shapes_differ_in_colour() -> None:
     """Otherwise colours could not be swapped, nor shapes told apart by them."""
     rows = drawn(5000, seed=4)
     pairs = rows[rows[:, scenes.COUNT] == 1]
+    assert len(pairs) > 1000
     assert not (pairs[:, scenes.COLOUR] == pairs[:, scenes.COLOUR2]).any()
 
 

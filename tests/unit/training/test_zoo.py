@@ -73,7 +73,9 @@ def test_cards_say_what_was_measured(name: str) -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_scores_meet_the_bars(name: str) -> None:
     """The bars of the pocket pipelines on the scores beside the weights."""
-    for scores in json.loads((runtime.ZOO / name / "scores.json").read_text(encoding="utf-8")).values():
+    measured = json.loads((runtime.ZOO / name / "scores.json").read_text(encoding="utf-8"))
+    assert measured.keys() == {"cpu", "cuda"}
+    for scores in measured.values():
         assert scores["generated"]["clip_accuracy"] >= 0.90
         assert scores["rendered"]["clip_accuracy"] >= 0.97
         assert scores["generated"]["reader_colour"] >= 0.97
