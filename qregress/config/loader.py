@@ -29,6 +29,7 @@ from qregress.judge.checks import CHECK_NAMES
 from qregress.judge.waivers import Waiver
 from qregress.matrix import DEVICES, NAME, ROLES, Cell, Pipeline, Roles, Setting, Workload, product
 from qregress.metrics import FOLDER_PREFIX, LPIPS_NAMES, MetricError, validate_clip_name
+from qregress.pipelines import architecture
 
 
 def load(path: Path, factories: Sequence[Pipeline] = ()) -> Config:
@@ -168,7 +169,8 @@ class _Loader:
     def relative_source(self, source: str) -> str:
         """A path in a configuration is relative to the file that holds it."""
         scheme, _, rest = source.partition(":")
-        return f"path:{(self.path.parent / rest).resolve()}" if scheme == "path" and rest else source
+        is_file = (scheme == "path" and rest) or (scheme == "random" and architecture.is_file(rest))
+        return f"{scheme}:{(self.path.parent / rest).resolve()}" if is_file else source
 
     def relative_clip(self, name: str) -> str:
         """As of sources."""

@@ -13,8 +13,9 @@ from qregress.doctor.facts import Cells, Diagnosis, Fact, Section
 from qregress.errors import ConfigError, nearest
 from qregress.matrix import FINAL, REFERENCE, Factory, Pipeline, Setting
 from qregress.pipelines import factories
+from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.families import Family, final_projection
-from qregress.pipelines.folder import Folder, read_json
+from qregress.pipelines.folder import Described, Folder, read_json
 from qregress.units import format_bytes
 
 
@@ -35,10 +36,10 @@ def describe(name: str, path: Path) -> Diagnosis:
         verdict = "its roles are known when a run has called it"
         sections.append(_registered(pipeline.factory))
     else:
-        folder = pipelines.check(pipeline.source if pipeline is not None else name)
+        found = pipelines.check(pipeline.source if pipeline is not None else name)
         look = "inferred: look whether that is right; a setting may name components and modules itself"
-        verdict = f"{folder.class_name}, {look if folder.family.inferred else 'a known class'}"
-        sections.append(_folder(folder))
+        verdict = f"{found.class_name}, {look if found.family.inferred else 'a known class'}"
+        sections.append(_described(found, pipeline.source if pipeline is not None else name))
     if pipeline is not None and loaded is not None:
         sections.append(_settings(pipeline, loaded))
     return Diagnosis(
@@ -57,45 +58,45 @@ def _registered(factory: Factory) -> Section:
     return Section(f"registered in {factory.file}", (Fact(name="components", state="ok", detail=names),))
 
 
-def _folder(folder: Folder) -> Section:
-    family = folder.family
+def _described(found: Described, name: str) -> Section:
+    family = found.family
     how = "inferred from its components' types" if family.inferred else "known"
-    module = _skeleton(folder, family)
+    module = _skeleton(found, family)
     facts = [
-        Fact(name="class", state="ok", detail=f"{folder.class_name}, {how}"),
+        Fact(name="class", state="ok", detail=f"{found.class_name}, {how}"),
         *(
-            Fact(name="denoiser", state="ok", detail=_component(folder, name))
+            Fact(name="denoiser", state="ok", detail=_component(found, name))
             for name in (family.denoiser, *family.more_denoisers)
         ),
-        *_text_encoders(folder, family),
-        _vae(folder, family),
+        *_text_encoders(found, family),
+        _vae(found, family),
         _final(family, module),
         _fuses(family, module),
     ]
     roles = {family.denoiser, *family.more_denoisers, *family.text_encoders, family.vae}
-    others = [name for name in folder.components if name not in roles]
-    facts += [Fact(name="no role", state="ok", detail=f"{_component(folder, name)}, as it is") for name in others]
-    trained = "trained" if folder.trained else "random weights: quality is not judged"
+    others = [name for name in found.components if name not in roles]
+    facts += [Fact(name="no role", state="ok", detail=f"{_component(found, name)}, as it is") for name in others]
+    trained = "trained" if found.trained else "random weights: quality is not judged"
     facts.append(Fact(name="weights", state="ok", detail=trained))
-    if folder.call:
-        call = ", ".join(f"{key}={value!r}" for key, value in folder.call.items())
+    if found.call:
+        call = ", ".join(f"{key}={value!r}" for key, value in found.call.items())
         facts.append(Fact(name="every call", state="ok", detail=call))
-    return Section(str(folder.path), tuple(facts))
+    return Section(str(found.path) if isinstance(found, Folder) else name, tuple(facts))
 
 
-def _text_encoders(folder: Folder, family: Family) -> list[Fact]:
+def _text_encoders(found: Described, family: Family) -> list[Fact]:
     if not family.text_encoders:
         return [Fact(name="text encoders", state="absent", detail="none")]
     return [
-        Fact(name=f"text encoder {place}", state="ok", detail=_component(folder, name))
+        Fact(name=f"text encoder {place}", state="ok", detail=_component(found, name))
         for place, name in enumerate(family.text_encoders, 1)
     ]
 
 
-def _vae(folder: Folder, family: Family) -> Fact:
+def _vae(found: Described, family: Family) -> Fact:
     if family.vae is None:
         return Fact(name="VAE", state="absent", detail="none")
-    detail = f"{_component(folder, family.vae)}; never quantized unless a setting names it"
+    detail = f"{_component(found, family.vae)}; never quantized unless a setting names it"
     return Fact(name="VAE", state="ok", detail=detail)
 
 
@@ -115,24 +116,31 @@ def _fuses(family: Family, module: Any) -> Fact:
     return Fact(name="QKV projections", state="ok", detail=detail)
 
 
-def _component(folder: Folder, name: str) -> str:
-    """Attribute, class, and bytes of its weights."""
-    place = folder.shared.get(name, folder.path / name)
+def _component(found: Described, name: str) -> str:
+    """Attribute, class, and bytes of its weights where there are files."""
+    told = f"{name}: {found.kinds[name][1]}"
+    if not isinstance(found, Folder):
+        return told
+    place = found.shared.get(name, found.path / name)
     stored = sum(file.stat().st_size for file in place.glob("*.safetensors"))
-    shared = ", shared" if name in folder.shared else ""
-    return f"{name}: {folder.kinds[name][1]}, {format_bytes(stored)}{shared}"
+    return f"{told}, {format_bytes(stored)}{', shared' if name in found.shared else ''}"
 
 
-def _skeleton(folder: Folder, family: Family) -> Any:
+def _skeleton(found: Described, family: Family) -> Any:
     """The denoiser without weights, ``None`` where this diffusers does not have its class or cannot build it."""
-    place = folder.shared.get(family.denoiser, folder.path / family.denoiser)
-    config = read_json(place / "config.json")
+    name = family.denoiser
+    if isinstance(found, Architecture):
+        config = found.parts[name].config
+    elif isinstance(found, Folder):
+        config = read_json(found.shared.get(name, found.path / name) / "config.json")
+    else:
+        return None
     try:
         import diffusers
         import torch
 
         with torch.device("meta"):
-            return getattr(diffusers, folder.kinds[family.denoiser][1]).from_config(config)
+            return getattr(diffusers, found.kinds[name][1]).from_config(config)
     except Exception:  # noqa: BLE001 - a class of one's own, or libraries that cannot be imported: plain doctor says so
         return None
 

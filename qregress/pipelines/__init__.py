@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from qregress.errors import ConfigError, nearest
 from qregress.matrix import Pipeline
-from qregress.pipelines import factories, path, pocket
+from qregress.pipelines import architecture, factories, path, pocket
+from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.factories import registered
-from qregress.pipelines.folder import Folder
+from qregress.pipelines.folder import Described, Folder, Source
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 __all__ = ["SOURCES", "builtin_prompts", "check", "components", "find", "load", "registered"]
 
-#: Scheme of a source -> what finds its files.
-SOURCES = {"pocket": pocket.find, "path": path.find}
+#: Scheme of a source -> what finds a pipeline there.
+SOURCES: dict[str, Callable[[str], Described]] = {
+    "pocket": pocket.find,
+    "path": path.find,
+    "random": architecture.find,
+}
 
 
-def check(source: str) -> Folder:
-    """Find a pipeline's files and check that they are whole, without loading a model.
+def check(source: str) -> Described:
+    """Find a pipeline and check that its files are whole, without loading a model.
 
     Raises ``ConfigError`` for a source that does not exist or a pipeline without a denoiser, ``SourceError`` for files
     that are missing or truncated.
     """
     scheme, separator, rest = source.partition(":")
     if not separator or scheme not in SOURCES:
-        found = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
+        named = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
         if not separator and source.count("/") == 1:
-            found += " (nothing is downloaded from a hub: fetch the repository and write path:FOLDER)"
-        raise ConfigError(f"unknown source {found}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
-    folder = SOURCES[scheme](rest)
-    _ = folder.family  # raises where it has none
-    return folder
+            named += " (nothing is downloaded from a hub: fetch the repository and write path:FOLDER)"
+        raise ConfigError(f"unknown source {named}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
+    found = SOURCES[scheme](rest)
+    _ = found.family  # raises where it has none
+    return found
 
 
-def find(pipeline: Pipeline) -> Folder | factories.Made:
-    """What a pipeline is loaded from: its files, checked, or its registered function. Raises as both do."""
+def find(pipeline: Pipeline) -> Described | factories.Made:
+    """What a pipeline is loaded from: its files or architecture, checked, or its function. Raises as all of them do."""
     return check(pipeline.source) if pipeline.factory is None else factories.find(pipeline)
 
 
@@ -47,12 +53,18 @@ def components(pipeline: Pipeline) -> tuple[str, ...] | None:
     return check(pipeline.source).components if pipeline.factory is None else pipeline.factory.components
 
 
-def load(source: str | Folder | factories.Made, dtype: str, device: str) -> DiffusionPipeline:
-    """Load a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
-    from qregress.pipelines.assemble import load_folder, load_made
+def load(source: str | Source, dtype: str, device: str) -> DiffusionPipeline:
+    """Load or build a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
+    from qregress.pipelines.assemble import load_architecture, load_folder, load_made
 
-    found = check(source) if isinstance(source, str) else source
-    return load_folder(found, dtype, device) if isinstance(found, Folder) else load_made(found, dtype, device)
+    found: Source = check(source) if isinstance(source, str) else source
+    if isinstance(found, Folder):
+        return load_folder(found, dtype, device)
+    if isinstance(found, Architecture):
+        return load_architecture(found, dtype, device)
+    if isinstance(found, factories.Made):
+        return load_made(found, dtype, device)
+    raise TypeError(f"a pipeline cannot be loaded from {type(found).__name__}")
 
 
 def builtin_prompts() -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import transformers
 from diffusers.utils import deprecation_utils
 
 from qregress.errors import ConfigError, FactoryError, SourceError, nearest
+from qregress.pipelines.architecture import Architecture
+from qregress.pipelines.build import build
 from qregress.pipelines.factories import Made
 from qregress.pipelines.families import Family, family, kind_of, known_base
 from qregress.pipelines.folder import Folder, read_json
@@ -71,6 +73,23 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
     for name in (roles.denoiser, *roles.text_encoders):
         check_plain(str(folder.path), name, getattr(pipeline, name), compute)
     return pipeline.to(device)
+
+
+def load_architecture(architecture: Architecture, dtype: str, device: str) -> DiffusionPipeline:
+    """Build a pipeline with random weights, on the device and in the dtypes that ``load_folder`` would load them in.
+
+    Raises ``SourceError`` with one line where the libraries do not have what it is made of.
+    """
+    compute = getattr(torch, dtype)
+    own = vae_dtype(compute, device)
+    pipeline = build(architecture, compute, own, device)
+    pipeline.set_progress_bar_config(disable=True)
+    roles = architecture.family
+    if roles.vae is not None and own != compute:
+        accept_latents(getattr(pipeline, roles.vae))
+    for name in (roles.denoiser, *roles.text_encoders):
+        check_plain(architecture.origin, name, getattr(pipeline, name), compute)
+    return pipeline
 
 
 def family_of(pipeline: DiffusionPipeline) -> Family:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qregress.errors import SourceError
 from qregress.metrics.weights import digest_file, digest_tensors
+from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.folder import Folder
 
 if TYPE_CHECKING:
@@ -27,16 +28,21 @@ _NOT_CONFIGURATION = ("_*", "*_version", "dtype", "torch_dtype")
 _known: dict[tuple[str, int, int], str] = {}
 
 
-def source_sha256(source: Folder | DiffusionPipeline, call: Mapping[str, Any] = MappingProxyType({})) -> str:
+def source_sha256(
+    source: Folder | Architecture | DiffusionPipeline, call: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """SHA-256 over all that decides a pipeline's images, hex. 0.7 s per GB.
 
     Of a folder: relative names and contents of all files, its own and the shared components', but cards and pictures;
-    a file that has not changed is read once. Of a loaded pipeline, which a factory made: classes, configurations,
-    vocabularies, and names, dtypes, shapes and bytes of all weights, so it depends on the compute dtype. ``call``:
-    arguments of every call that are not in those files. Raises ``SourceError`` for a file that cannot be read.
+    a file that has not changed is read once. Of an architecture: what it is made of, and its seed. Of a loaded
+    pipeline, which a factory made: classes, configurations, vocabularies, and names, dtypes, shapes and bytes of all
+    weights, so it depends on the compute dtype. ``call``: arguments of every call that are in none of these. Raises
+    ``SourceError`` for a file that cannot be read.
     """
     if isinstance(source, Folder):
         table: Any = {name: _digest(path) for name, path in files(source).items()}
+    elif isinstance(source, Architecture):
+        table = source.asked
     else:
         table = _parts(source)
     if call:

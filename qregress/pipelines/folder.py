@@ -29,24 +29,28 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     trained: bool = True
 
 
-class Folder(Source, frozen=True, kw_only=True):
-    """A pipeline's files.
+class Described(Source, frozen=True, kw_only=True):
+    """A pipeline whose parts are known without loading it.
 
     ``kinds``: library and class of each component. ``components``: those with weights, so those that can be quantized.
-    ``shared``: components whose files lie elsewhere.
     """
 
-    path: Path
     class_name: str
     kinds: dict[str, Kind]
     components: tuple[str, ...]
-    shared: dict[str, Path] = {}
     default_devices: tuple[str, ...] = ("cuda",)
 
     @property
     def family(self) -> Family:
         """Roles of its components. Raises ``ConfigError`` where it has no denoiser."""
         return family(self.class_name, self.kinds)
+
+
+class Folder(Described, frozen=True, kw_only=True):
+    """A pipeline's files. ``shared``: components whose files lie elsewhere."""
+
+    path: Path
+    shared: dict[str, Path] = {}
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from qregress.matrix import DENOISER, FINAL, Cell, Pipeline, Workload, canonical
 from qregress.pipelines.assemble import check_apart, family_of, initial_latents, sample_size, video_length
 from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.families import final_projection
-from qregress.pipelines.folder import Folder
+from qregress.pipelines.folder import Described
 from qregress.produce import files
 from qregress.produce.generate import Generated, OnStep, call_arguments, drawn_latents, generate, join
 from qregress.produce.variant import assemble
@@ -138,14 +138,14 @@ class Unquantized:
 
         What a factory passes to every call may be of any type: it is part of the digest, not of the readable key.
         """
-        from_files = isinstance(self.source, Folder)
+        described = isinstance(self.source, Described)
         if not self._source_sha256:
-            call = {} if from_files else self.source.call
-            made = self.source if isinstance(self.source, Folder) else self.load("float16")
+            call = {} if described else self.source.call
+            made = self.source if isinstance(self.source, Described) else self.load("float16")
             self._source_sha256 = source_sha256(made, call)
         return Asked(
             source_sha256=self._source_sha256,
-            call=self.source.call if from_files else {},
+            call=self.source.call if described else {},
             setting=canonical(cell.setting),
             workload=canonical(cell.workload),
             initial_sha256=files.digest(initial),

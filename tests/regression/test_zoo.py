@@ -100,7 +100,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Apart:
 @pytest.fixture(scope="module", params=NAMES)
 def here(request: pytest.FixtureRequest) -> Here:
     """One after the other, each loaded once."""
-    source = pipelines.check(f"pocket:{request.param}")
+    source = pocket.find(request.param)
     pipeline = pipelines.load(source, "float16", "cpu")
     return Here(request.param, source, pipeline, zoo_apart.draw(pipeline, source.call))
 

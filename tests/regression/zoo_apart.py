@@ -66,7 +66,7 @@ def main() -> None:
     attempts.clear()
     folder = Path(sys.argv[1])
     for name in pocket.names():
-        source = pipelines.check(f"pocket:{name}")
+        source = pocket.find(name)
         drawn = {"pocket": draw(pipelines.load(source, "float16", "cpu"), source.call)}
         export(source, folder / name)
         drawn["plain"] = draw(load_plain(folder / name), source.call)

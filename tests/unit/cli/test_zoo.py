@@ -79,14 +79,14 @@ def test_list(verb: Verb) -> None:
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()[1:]]
     for name in NAMES:
-        folder = pipelines.check(f"pocket:{name}")
+        folder = pocket.find(name)
         index = json.loads((folder.path / "model_index.json").read_text())
         start = next(at for at, row in enumerate(rows) if row[0] == name)
         shown = {row[0]: (row[1], int(row[2].replace(",", ""))) for row in rows[start + 1 :][: len(folder.components)]}
         counts = {part: parameters(folder.shared.get(part, folder.path / part)) for part in folder.components}
         assert shown == {part: (index[part][1], counts[part]) for part in folder.components}
         assert rows[start][1:3] == [folder.class_name, f"{sum(counts.values()):,}"]
-    assert len(rows) == sum(1 + len(pipelines.check(f"pocket:{name}").components) for name in NAMES)
+    assert len(rows) == sum(1 + len(pocket.find(name).components) for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,7 +94,7 @@ def test_export(name: str, project: Path, verb: Verb) -> None:
     """The folder has all files of the pipeline, shared components too, and none that is the package's own."""
     code, _, err = verb("zoo", "export", name, "out")
     assert (code, err) == (0, "")
-    folder = pipelines.check(f"pocket:{name}")
+    folder = pocket.find(name)
     expected = contents(folder.path)
     for component, path in folder.shared.items():
         expected |= {f"{component}/{file}": data for file, data in contents(path).items()}
@@ -110,7 +110,7 @@ def test_export(name: str, project: Path, verb: Verb) -> None:
 def test_the_same_source_but_for_its_sheet(name: str, verb: Verb, project: Path) -> None:
     """As ``path:`` it has another digest, for want of pocket.json, which says how to call it; with it, the same."""
     verb("zoo", "export", name, "out")
-    packed = pipelines.check(f"pocket:{name}")
+    packed = pocket.find(name)
     assert source_sha256(pipelines.check("path:out")) != source_sha256(packed)
     (project / "out" / "pocket.json").write_bytes((packed.path / "pocket.json").read_bytes())
     assert source_sha256(pipelines.check("path:out")) == source_sha256(packed)
@@ -131,7 +131,7 @@ def test_readme(name: str, project: Path, verb: Verb) -> None:
     told = text.partition("```python\n")[2].partition("```")[0]
     shown = out.partition("\n\n")[2]
     assert shown == told.replace('from_pretrained(".")', 'from_pretrained("out")')
-    assert arguments(shown) == pipelines.check(f"pocket:{name}").call
+    assert arguments(shown) == pocket.find(name).call
 
 
 def test_links_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from qregress import pipelines
 from qregress.errors import SourceError
+from qregress.pipelines import path, pocket
 from qregress.pipelines.assemble import check_plain, initial_latents, load_folder, video_length
 from qregress.pipelines.factories import Made
 from qregress.quantize.base import Spec
@@ -21,7 +22,7 @@ from tests.video_making import make_latte
 
 def test_dtypes_of_the_pocket_pipeline_on_a_cpu() -> None:
     """Given float16 on a CPU, then the VAE is in float32 and T5's wo too, as from_pretrained leaves it."""
-    pipeline = load_folder(pipelines.check("pocket:pixart-sigma"), "float16", "cpu")
+    pipeline = load_folder(pocket.find("pixart-sigma"), "float16", "cpu")
     wo = pipeline.text_encoder.encoder.block[0].layer[-1].DenseReluDense.wo
     found = [pipeline.transformer.dtype, pipeline.text_encoder.dtype, wo.weight.dtype, pipeline.vae.dtype]
     assert found == [torch.float16, torch.float16, torch.float32, torch.float32]
@@ -29,7 +30,7 @@ def test_dtypes_of_the_pocket_pipeline_on_a_cpu() -> None:
 
 def test_initial_latents_depend_on_the_seed_alone() -> None:
     """Given a seed, then the same float32 noise, whatever the compute dtype."""
-    folder = pipelines.check("pocket:pixart-sigma")
+    folder = pocket.find("pixart-sigma")
     half, brain = (load_folder(folder, dtype, "cpu") for dtype in ("float16", "bfloat16"))
     latents = initial_latents(half, folder.family, 128, 128, 3)
     assert (latents.shape, latents.dtype) == ((1, 4, 16, 16), torch.float32)
@@ -61,14 +62,14 @@ def latte(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_initial_latents_of_videos(latte: Path) -> None:
     """Given a pipeline of videos, then its noise has as many frames as a call asks for, or as it was made for."""
-    folder = pipelines.check(f"path:{latte}")
+    folder = path.find(str(latte))
     pipeline, roles = load_folder(folder, "float32", "cpu"), folder.family
     assert video_length(pipeline, roles, {}) == 3
     assert video_length(pipeline, roles, {"video_length": 1}) == 1
     latents = initial_latents(pipeline, roles, 128, 64, 3, 5)
     assert (latents.shape, latents.dtype) == ((1, 4, 5, 16, 8), torch.float32)
     assert torch.equal(latents, initial_latents(pipeline, roles, 128, 64, 3, 5))
-    images = pipelines.check("pocket:pixart-sigma")
+    images = pocket.find("pixart-sigma")
     assert video_length(load_folder(images, "float32", "cpu"), images.family, {"video_length": 5}) is None
 
 

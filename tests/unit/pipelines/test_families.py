@@ -8,7 +8,6 @@ import pytest
 from torch import nn
 from transformers import T5EncoderModel
 
-from qregress import pipelines
 from qregress.errors import ConfigError
 from qregress.pipelines import pocket
 from qregress.pipelines.families import Kind, family, final_projection, infer, kind_of, known_base
@@ -108,7 +107,7 @@ def test_inferred_from_types(class_name: str) -> None:
 @pytest.mark.parametrize("name", pocket.names())
 def test_inference_agrees_with_the_table(name: str) -> None:
     """Given a family of the table, then its components' types would have told the same."""
-    folder = pipelines.check(f"pocket:{name}")
+    folder = pocket.find(name)
     known, guessed = folder.family, infer("Unknown", folder.kinds)
     assert not known.inferred
     assert (guessed.denoiser, guessed.text_encoders, guessed.vae) == (known.denoiser, known.text_encoders, known.vae)
@@ -120,7 +119,7 @@ def test_the_table_against_the_models(name: str) -> None:
     import diffusers
     import torch
 
-    folder = pipelines.check(f"pocket:{name}")
+    folder = pocket.find(name)
     known = folder.family
     config = json.loads((folder.path / known.denoiser / "config.json").read_text(encoding="utf-8"))
     with torch.device("meta"):

@@ -10,6 +10,7 @@ import pytest
 from qregress import pipelines
 from qregress.errors import ConfigError, QregressError, SourceError
 from qregress.pipelines import pocket
+from qregress.pipelines.folder import Folder
 from tests.making import write_folder
 
 
@@ -28,6 +29,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_path(tmp_path: Path) -> None:
     """Given a local folder, then it is found, and runs on CUDA unless told otherwise."""
     found = pipelines.check(f"path:{write_folder(tmp_path / 'pipeline')}")
+    assert isinstance(found, Folder)
     assert (found.class_name, found.default_devices, found.shared) == ("PixArtSigmaPipeline", ("cuda",), {})
     assert found.trained
 
@@ -35,6 +37,7 @@ def test_path(tmp_path: Path) -> None:
 def test_pocket(zoo: Path) -> None:
     """Given a pocket pipeline, then it is assembled from its own folder and the shared one, and runs on a CPU."""
     found = pipelines.check("pocket:pixart-sigma")
+    assert isinstance(found, Folder)
     assert found.components == ("text_encoder", "transformer", "vae")
     assert found.shared == {"vae": zoo / "shared" / "vae-4"}
     assert found.call == {"use_resolution_binning": False}
@@ -61,8 +64,8 @@ def test_pocket_without_its_shared_part(zoo: Path) -> None:
         ("pocket:pixart-sigmo", "unknown pocket pipeline 'pixart-sigmo'; did you mean 'pixart-sigma'? allowed: pix"),
         ("pocket:", "unknown pocket pipeline ''; allowed: pixart-sigma"),
         ("pocket:shared", "unknown pocket pipeline 'shared'; allowed: pixart-sigma"),
-        ("poket:pixart-sigma", "unknown source 'poket:'; did you mean 'pocket'? allowed: path, pocket"),
-        ("pixart-sigma", "unknown source 'pixart-sigma', which has no scheme; allowed: path, pocket"),
+        ("poket:pixart-sigma", "unknown source 'poket:'; did you mean 'pocket'? allowed: path, pocket, random"),
+        ("pixart-sigma", "unknown source 'pixart-sigma', which has no scheme; allowed: path, pocket, random"),
         ("path:", "path: names no folder; write path:FOLDER"),
         ("path:nowhere", "nowhere: no such folder; expected a Diffusers pipeline folder"),
     ],

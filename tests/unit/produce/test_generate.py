@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from qregress import pipelines
 from qregress.errors import ProduceError
 from qregress.matrix import Setting, Workload
+from qregress.pipelines import pocket
 from qregress.pipelines.assemble import initial_latents
 from qregress.pipelines.families import FAMILIES
 from qregress.pipelines.folder import Folder, Source
@@ -31,7 +32,7 @@ def pristine() -> DiffusionPipeline:
 @pytest.fixture
 def folder() -> Folder:
     """Its files."""
-    return pipelines.check("pocket:pixart-sigma")
+    return pocket.find("pixart-sigma")
 
 
 def make(pipeline: DiffusionPipeline, folder: Folder, seed: int = 0, batch: range = range(2)) -> Generated:
