@@ -74,7 +74,7 @@ def _mean_and_worst(
 
 
 def sanity(subject: Subject) -> Check | None:
-    """NaN, black, flat or noise: a failure whatever the scores say."""
+    """NaN, black, flat or noise: a failure whatever the scores say. Of random weights, NaN."""
     scores = subject.record.scores
     if scores is None:
         return None
@@ -84,13 +84,15 @@ def sanity(subject: Subject) -> Check | None:
         # What is wrong with both is no distance between them: a broken reference would excuse every cell.
         found += subject.reference.scores.problems
         problems += [f"its reference, {_told(problem)}" for problem in subject.reference.scores.problems]
+    # Random weights may draw black, flat or noise.
+    trained, count = scores.note is None, len(subject.record.images)
     return Check(
         name="quality.sanity",
         verdict="fail" if problems else "pass",
         value=float(len({(problem.prompt, problem.frame) for problem in found})),
         limit=0.0,
-        basis="no image may be NaN, black, flat or noise",
-        why="; ".join(problems) or f"{len(subject.record.images)} images are images",
+        basis=f"no image may be NaN{', black, flat or noise' if trained else ''}",
+        why="; ".join(problems) or f"{count} images are {'images' if trained else 'finite, and so are their latents'}",
     )
 
 

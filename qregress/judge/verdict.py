@@ -137,6 +137,8 @@ def _unlimited(record: Record, limits: dict[str, Limit], found: Sequence[Check])
     measured = {
         "lpips": record.scores is not None and bool(record.scores.lpips),
         "motion": record.scores is not None and bool(record.scores.motion),
+        # All that tells of images where weights are random.
+        "latents": record.scores is not None and record.scores.note is not None and bool(record.scores.latents),
         "memory": record.memory is not None,
         "latency": record.timing is not None,
     }

@@ -102,7 +102,8 @@ def _compare(
 ) -> NoiseVariant:
     """By how much the scores of each image or prompt moved; equal bits need no scoring, what is no image has none."""
     scores, prompts = record.scores, len(own.latents)
-    if problems := scoring.problems_beyond(changed, own):
+    untrained = scores is not None and scores.note is not None
+    if problems := scoring.problems_beyond(changed, own, trained=not untrained):
         first = problems[0]
         return NoiseVariant(name=name, unsound=f"{where(first.prompt, first.frame)}: {first.kind}, {first.detail}")
     trained = scores is not None and bool(scores.clip)

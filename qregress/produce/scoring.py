@@ -40,12 +40,12 @@ def score(
     """All numbers of a cell's images against its reference's, prompt by prompt; of videos, frame by frame.
 
     Raises ``MetricError`` where weights cannot be loaded or sizes differ. Untrained weights have no quality: then
-    only latents are compared, and the note says so.
+    only latents are compared, which must be finite as the images must, and the note says so.
     """
     latents = tuple(_finite(relative_l2(a, b)) for a, b in zip(made.latents, reference.latents, strict=True))
     along = _trajectory(made.trajectory, reference.trajectory)
     if not trained:
-        return Scores(latents=latents, trajectory=along, problems=_problems(made, None), note=_UNTRAINED)
+        return Scores(latents=latents, trajectory=along, problems=_not_finite(made), note=_UNTRAINED)
     a, b = _unit(made.images), _unit(reference.images)
     texts = for_each_image(prompts, made.frames)
     perceptual: Lpips = _lpips(lpips)
@@ -67,7 +67,7 @@ def score(
 def score_reference(made: Generated, prompts: Sequence[str], *, clip: str, trained: bool) -> Scores:
     """The reference has no distance to itself: its CLIP score, and whether its images are images."""
     if not trained:
-        return Scores(problems=_problems(made, None), note=_UNTRAINED)
+        return Scores(problems=_not_finite(made), note=_UNTRAINED)
     language: Clip = _clip(clip)
     return Scores(
         clip=_checked("CLIP", language.score(_unit(made.images), for_each_image(prompts, made.frames))),
@@ -127,10 +127,21 @@ def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | No
     return tuple(_finite(fmean(values)) for values in zip(*prompts, strict=True))
 
 
-def problems_beyond(made: Generated, own: Generated) -> tuple[Problem, ...]:
+def problems_beyond(made: Generated, own: Generated, *, trained: bool) -> tuple[Problem, ...]:
     """What is wrong with images that is not wrong with others of the same prompts."""
-    known = {(problem.prompt, problem.frame) for problem in _problems(own, None)}
-    return tuple(problem for problem in _problems(made, own) if (problem.prompt, problem.frame) not in known)
+    found, before = (_problems(made, own), _problems(own, None)) if trained else (_not_finite(made), _not_finite(own))
+    known = {(problem.prompt, problem.frame) for problem in before}
+    return tuple(problem for problem in found if (problem.prompt, problem.frame) not in known)
+
+
+def _not_finite(made: Generated) -> tuple[Problem, ...]:
+    """What is wrong whatever the weights: untrained ones may draw black, flat or noise."""
+    return tuple(_nan(index, made.frames) for index, finite in enumerate(made.finite.tolist()) if not finite)
+
+
+def _nan(index: int, frames: int) -> Problem:
+    prompt, frame = of_image(index, frames)
+    return Problem(prompt=prompt, kind="nan", detail="the image or its latents are not finite", frame=frame)
 
 
 def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ...]:
@@ -138,8 +149,7 @@ def _problems(made: Generated, reference: Generated | None) -> tuple[Problem, ..
     for index, image in enumerate(_unit(made.images)):
         prompt, frame = of_image(index, made.frames)
         if not made.finite[index]:
-            why = "the image or its latents are not finite"
-            found.append(Problem(prompt=prompt, kind="nan", detail=why, frame=frame))
+            found.append(_nan(index, made.frames))
             continue
         other = _unit(reference.images[index]) if reference is not None else None
         seen = inspect(image, latents=_of_frame(made.latents[prompt], frame, made.frames), reference=other)

@@ -11,6 +11,7 @@ from qregress import config, pipelines
 from qregress.errors import ConfigError
 from qregress.matrix import Setting
 from qregress.pipelines import pocket
+from tests.architecture_making import write_small
 from tests.making import CONFIG, INT8, INT8_TE, REFERENCE, write_folder, write_project
 
 
@@ -48,6 +49,25 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     loaded = load(folder, CONFIG.replace('["a small red circle", "a large blue square"]', '"prompts.txt"'))
     assert loaded.pipelines[0].source == f"path:{folder / 'pipeline'}"
     assert loaded.workloads[0].prompts == ("a red star", "a blue ring")
+
+
+def test_architectures_of_files_are_relative_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given an architecture in a file, seeded or not, then its path starts beside the configuration; a name is none."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    write_small("sd3", folder / "tiny.toml")
+    sources = {"a": "random:tiny.toml", "b": "random:tiny.toml@3", "c": "random:sd3"}
+    loaded = load(folder, "\n".join(f'[pipelines.{name}]\nsource = "{source}"' for name, source in sources.items()))
+    found = {pipeline.name: pipeline for pipeline in loaded.pipelines}
+    assert [found[name].source for name in "abc"] == [
+        f"random:{folder / 'tiny.toml'}",
+        f"random:{folder / 'tiny.toml'}@3",
+        "random:sd3",
+    ]
+    assert found["a"].devices == ("cuda",)
+    assert found["a"].roles is not None
+    assert found["a"].roles.text_encoders == ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def test_count_takes_the_first_prompts(tmp_path: Path) -> None:

@@ -44,6 +44,15 @@ def test_a_pipeline_of_the_configuration() -> None:
     assert "int4" not in told
 
 
+def test_an_architecture() -> None:
+    """Given an architecture at full size, then its components are said though there are no files."""
+    told = facts(describe("random:aura-flow", config.embedded_path()))
+    assert told["denoiser"] == "transformer: AuraFlowTransformer2DModel"
+    assert told["QKV projections"] == "can be fused"
+    assert told["weights"] == "random weights: quality is not judged"
+    assert told["every call"] == "height=1024, width=1024"
+
+
 def test_a_class_that_is_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Given a class that is not in the table, then it is said that its roles were inferred, and from what."""
     path = write_project(tmp_path)

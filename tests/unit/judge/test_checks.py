@@ -78,6 +78,18 @@ def test_sanity_needs_no_budget() -> None:
     assert verdict("quality.sanity", make_record(scores=make_scores())) == "pass"
 
 
+def test_sanity_of_random_weights_is_that_they_are_finite() -> None:
+    """Given scores that say that weights are random, then sanity speaks of NaN alone, and fails for it."""
+    problem = Problem(prompt=1, kind="nan", detail="the image or its latents are not finite")
+    note = "quality not judged: random weights"
+    found = check("quality.sanity", make_record(scores=make_scores(lpips=(), note=note)))
+    assert found is not None
+    assert (found.verdict, found.basis) == ("pass", "no image may be NaN")
+    assert found.why == "0 images are finite, and so are their latents"
+    broken = make_scores(lpips=(), note=note, problems=(problem,))
+    assert verdict("quality.sanity", make_record(scores=broken)) == "fail"
+
+
 def module(name: str, expected: str | None, found: str | None) -> ModuleCoverage:
     """One linear layer."""
     return ModuleCoverage(

@@ -124,6 +124,15 @@ def test_notes() -> None:
     )
 
 
+def test_latents_of_random_weights_need_a_budget() -> None:
+    """Given random weights, whose images are not judged, then it is said where their latents are not either."""
+    record = make_record(scores=make_scores(lpips=(), latents=(0.1,), note="quality not judged: random weights"))
+    notes = ("quality not judged: random weights", "measured but not judged, as no budget is set: latents")
+    assert judge(record, None, {}).notes == notes
+    limited = judge(record, None, Limits.parse({"latents": 0.05}).limits)
+    assert (limited.verdict, limited.notes) == ("fail", notes[:1])
+
+
 def test_nothing_is_said_where_budgets_are_set() -> None:
     """Given limits for all that was measured, if only of the worst prompt, then no note; nor for a reference."""
     fields: dict[str, Any] = {"scores": make_scores(), "timing": make_timing(1.0, 1.0), "memory": make_memory(10)}

@@ -99,14 +99,31 @@ def test_random_weights_have_no_motion(reference: Generated) -> None:
     assert (found.motion, found.lpips, found.latents) == (UNSET, (), (0.0, 0.0))
 
 
+def test_random_weights_may_draw_nothing_but_must_be_finite(reference: Generated) -> None:
+    """Given a black frame and one that was not finite, of random weights, then it is only the latter that is wrong."""
+    images, finite = torch.zeros_like(reference.images), reference.finite.clone()
+    finite[2] = False
+    made = Generated(images, finite, reference.latents, reference.trajectory, FRAMES)
+    found = [
+        scoring.score(made, reference, PROMPTS, trained=False, **METRICS).problems,
+        scoring.score_reference(made, PROMPTS, clip="pocket", trained=False).problems,
+        scoring.problems_beyond(made, reference, trained=False),
+    ]
+    assert [[(problem.prompt, problem.frame, problem.kind) for problem in some] for some in found] == [
+        [(1, 0, "nan")]
+    ] * 3
+
+
 def test_what_is_no_image_is_named_with_its_frame(reference: Generated) -> None:
     """Given a black frame and one that was not finite, then both have their prompt and frame; of images, no frame."""
     images, finite = reference.images.clone(), reference.finite.clone()
     images[3], finite[0] = 0, False
-    found = scoring.problems_beyond(Generated(images, finite, reference.latents, reference.trajectory, 2), reference)
+    found = scoring.problems_beyond(
+        Generated(images, finite, reference.latents, reference.trajectory, 2), reference, trained=True
+    )
     assert [(problem.prompt, problem.frame, problem.kind) for problem in found] == [(0, 0, "nan"), (1, 1, "black")]
     single = videos(images, 1)
-    (problem,) = scoring.problems_beyond(single, videos(reference.images, 1))
+    (problem,) = scoring.problems_beyond(single, videos(reference.images, 1), trained=True)
     assert problem == Problem(prompt=3, kind="black", detail=problem.detail)
 
 
@@ -114,7 +131,7 @@ def test_a_problem_of_one_frame_excuses_no_other(reference: Generated) -> None:
     """Given a video whose first frame was black before, when the second is too, then that is new."""
     before, after = reference.images.clone(), reference.images.clone()
     before[2], after[2:] = 0, 0
-    found = scoring.problems_beyond(videos(after), videos(before))
+    found = scoring.problems_beyond(videos(after), videos(before), trained=True)
     assert [(problem.prompt, problem.frame) for problem in found] == [(1, 1)]
 
 
