@@ -60,9 +60,23 @@ class Timing(Data, frozen=True, kw_only=True):
     @property
     def host_bound(self) -> float | None:
         """The share of a call in which the device waits for its host; ``None`` where busy time is not known."""
-        if not self.busy_s or not self.samples_s:
+        return _waiting(self.busy_s, self.samples_s)
+
+    @property
+    def reference_host_bound(self) -> float | None:
+        """The same of the reference beside it."""
+        return _waiting(self.reference_busy_s, self.reference_s)
+
+    @property
+    def busy_ratio(self) -> float | None:
+        """How many times longer than the reference the cell keeps a device busy, at its best; ``None``: not known."""
+        if not self.busy_s or not self.reference_busy_s:
             return None
-        return max(0.0, 1 - min(self.busy_s) / low_quantile(self.samples_s))
+        return min(self.busy_s) / min(self.reference_busy_s)
+
+
+def _waiting(busy_s: tuple[float, ...] | UnsetType, samples_s: tuple[float, ...]) -> float | None:
+    return max(0.0, 1 - min(busy_s) / low_quantile(samples_s)) if busy_s and samples_s else None
 
 
 class Problem(Data, frozen=True, kw_only=True):
