@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from qregress.judge.regression import History, clip, coverage, latency, latents, lpips, memory, motion
+from qregress.judge.history import History
+from qregress.judge.regression import clip, coverage, latents, lpips, memory, motion
+from qregress.judge.timing_regression import latency
 from qregress.judge.verdict import judge
 from qregress.record import Check, Coverage, ModuleCoverage, Noise, Record
 from qregress.store.accept import as_accepted

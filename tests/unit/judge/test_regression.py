@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from qregress.judge.noise import K
-from qregress.judge.regression import latency, lpips
+from qregress.judge.regression import lpips
+from qregress.judge.timing_regression import latency
 from qregress.record import Timing
 from tests.making import make_acceptable, make_noise, make_record, make_scores
 from tests.unit.judge.making import CHECKS, MISSING, SCORES, accepted, full, scored, sure, timed

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from qregress.judge import regression
+from qregress.judge import timing_regression
 from qregress.judge.noise import NOISY
-from qregress.judge.regression import latency, memory
+from qregress.judge.regression import memory
+from qregress.judge.timing_regression import latency
 from qregress.record import Timing
 from qregress.stats import Ratio, ratio
 from tests.making import make_acceptable, make_memory, make_record
@@ -104,6 +105,6 @@ def test_latency_against_a_noisy_ratio(spread: float, expected: str) -> None:
 def test_noisy_is_a_quarter_to_each_side(half: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given an accepted interval of a quarter to each side, then it still limits; a hair wider does not."""
     found = {1.0: Ratio(1.0, 1.0, 1.0), 2.0: Ratio(1.0, 1.0 - half, 1.0 + half)}
-    monkeypatch.setattr(regression, "ratio", lambda mine, _: found[mine[0]])
+    monkeypatch.setattr(timing_regression, "ratio", lambda mine, _: found[mine[0]])
     verdict = sure(latency(timed(1.0), accepted(timed(2.0)))).verdict
     assert verdict == ("pass" if half == NOISY else "void")

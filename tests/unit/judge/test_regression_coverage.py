@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from qregress.judge.regression import History, coverage
+from qregress.judge.history import History
+from qregress.judge.regression import coverage
 from qregress.record import Coverage
 from tests.unit.judge.making import INT8_CLASS, MARLIN, MISSING, accepted, full, manifest, reference, sure
 

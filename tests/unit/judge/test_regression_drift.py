@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qregress.judge.regression import History, drift
+from qregress.judge.history import History
+from qregress.judge.regression import drift
 from qregress.judge.verdict import judge
 from qregress.record import Noise
 from qregress.store.accept import as_accepted
