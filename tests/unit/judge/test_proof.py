@@ -73,7 +73,36 @@ def test_a_kernel_that_gives_no_number() -> None:
 def test_nothing_to_compare() -> None:
     """Given a record without quantized layers, as of a reference, then there is no check."""
     assert fidelity(make_record()) is None
-    assert fidelity(make_record(fidelity={"transformer": ()})) is None
+
+
+def test_nothing_that_could_be_compared() -> None:
+    """Given quantized layers of which none was compared, then that is said, and no pass."""
+    found = fidelity(make_record(fidelity={"transformer": ()}))
+    assert found is not None
+    assert (found.verdict, found.why) == ("void", "no layer was compared")
+
+
+def test_inputs_that_say_nothing_of_a_kernel() -> None:
+    """Given tokens that were left out, then how many is said; of a layer without any other, that it is not judged."""
+    some_left = make_layer("proj_out", left_out=3)
+    found = fidelity(record_of(make_layer(), some_left))
+    assert found is not None
+    assert found.verdict == "pass"
+    assert "; 3 tokens of 1 layers left out, as they have inputs that are not finite" in found.why
+    empty = {"tokens": 0, "left_out": 64, "error": None, "bound": None, "excess": None}
+    found = fidelity(record_of(make_layer(), make_layer("proj_in", **empty)))
+    assert found is not None
+    assert (found.verdict, found.value) == ("void", 0.5)
+    assert "1 layers not compared, as all have inputs that are not finite" in found.why
+    assert "transformer.proj_in" in found.why
+
+
+@pytest.mark.parametrize("fields", [{"bound": None}, {"excess": None}, {"excess": float("nan")}])
+def test_a_bound_that_is_no_number(fields: dict[str, Any]) -> None:
+    """Given a layer that nothing was held against, then it is no pass."""
+    found = fidelity(record_of(make_layer(**fields)))
+    assert found is not None
+    assert found.verdict == "fail"
 
 
 def test_original_weights_in_memory() -> None:
