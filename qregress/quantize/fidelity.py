@@ -75,15 +75,16 @@ def examine(
     handles = []
 
     def watch(component: str, name: str, module: nn.Linear | nn.Conv2d, original: torch.Tensor | None) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             handle.remove()  # the first call tells
             kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
             rows = FULL_ROWS if kind not in kinds else SOME_ROWS
             kinds.add(kind)
-            found[component][name] = compare(name, module, args[0], output, backend, original, rows)
+            (x,) = (*args, *named.values())
+            found[component][name] = compare(name, module, x, output, backend, original, rows)
 
         # First of all hooks: libraries quantize outputs in hooks of their own.
-        handle = module.register_forward_hook(hook, prepend=True)
+        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
         handles.append(handle)
 
     names: dict[str, list[str]] = {component: [] for component in components}

@@ -280,6 +280,16 @@ def test_quantized_activations_are_taken_as_the_kernel_sees_them() -> None:
         assert distance(module(x).float(), given) > 2 * (found.bound or 1.0)  # 0.0142, where the bound is 0.0048
 
 
+def test_an_input_that_is_named() -> None:
+    """Given a model that calls its layer with ``input=``, then the layer is compared like any other."""
+    model = layer("int8", torch.float16)
+    x = activations(256, torch.float16)
+    found = fidelity.examine(
+        {"model": model}, {"model": nn.Module()}, load_backend("quanto"), lambda: model[0](input=x)
+    )
+    assert [(only.tokens, only.where) for only in found["model"].layers] == [(TOKENS, "")]
+
+
 def test_hooks_are_gone_afterwards() -> None:
     """Given a run that raises, then no hook is left on any layer."""
     model = layer("int8", torch.float16)
