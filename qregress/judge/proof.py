@@ -9,6 +9,8 @@ import math
 from collections import defaultdict
 from fnmatch import fnmatchcase
 
+from msgspec import UNSET
+
 from qregress import units
 from qregress.errors import nearest
 from qregress.judge.budgets import Limit
@@ -65,10 +67,42 @@ def _uncovered(component: str, manifest: Coverage) -> list[str]:
     wrong += [
         f"{component}: {len(found)} of {total} modules are {text}: {some(found)}" for text, found in missed.items()
     ]
+    wrong += _other_inputs(component, manifest)
+    if manifest.joined is not UNSET:
+        wrong += _unjoined(component, manifest, manifest.joined)
     if manifest.kept:
         beside = f"{units.format_bytes(manifest.kept_bytes)} beside the quantized ones"
         kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
         wrong.append(f"{component}: {kept}: {some(manifest.kept)}")
+    return wrong
+
+
+def _other_inputs(component: str, manifest: Coverage) -> list[str]:
+    """Modules whose inputs are quantized otherwise than asked; of one that is never called nobody knows a scale."""
+    missed: dict[str, list[str]] = {}
+    for module in manifest.modules:
+        if module.activations is not UNSET and module.name not in manifest.idle:
+            expected, found = module.activations
+            if expected != found:
+                text = f"{found or 'unquantized'} instead of {expected or 'unquantized'}"
+                missed.setdefault(text, []).append(module.name)
+    total = len(manifest.modules)
+    return [
+        f"{component}: inputs of {len(found)} of {total} modules are {text}: {some(found)}"
+        for text, found in missed.items()
+    ]
+
+
+def _unjoined(component: str, manifest: Coverage, joined: dict[str, tuple[str, ...]]) -> list[str]:
+    """Projections that were to be joined: each new one is called, and none of the old ones any more."""
+    if not joined:
+        return [f"{component}: fuse_qkv was asked for, but no projections were joined"]
+    quantized = {module.name for module in manifest.modules if module.found is not None}
+    unused = [name for name in joined if name in quantized.intersection(manifest.idle)]
+    used = [name for parts in joined.values() for name in parts if name in quantized.difference(manifest.idle)]
+    wrong = [f"{component}: {len(unused)} joined projections are never called: {some(unused)}"] if unused else []
+    if used:
+        wrong.append(f"{component}: {len(used)} projections that were joined are still called: {some(used)}")
     return wrong
 
 

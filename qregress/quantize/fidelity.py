@@ -80,7 +80,7 @@ def examine(
             kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
             rows = FULL_ROWS if kind not in kinds else SOME_ROWS
             kinds.add(kind)
-            (x,) = (*args, *named.values())
+            x = args[0] if args else next(iter(named.values()))
             found[component][name] = compare(name, module, x, output, backend, original, rows)
 
         # First of all hooks: libraries quantize outputs in hooks of their own.

@@ -16,6 +16,7 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     ``expected`` is the weight type that the setting asks for, ``None`` where it asks for none; ``found`` is the type
     that the weight has, ``None`` where it is a plain tensor; ``tensor`` is its class, which names the kernel; ``dtype``
     that of a plain weight, else the one it computes in; ``packing``: how scales lie (``axis 0``, ``group 128``).
+    ``activations``: of inputs, the type that is expected and the one that is found; ``UNSET``: neither is quantized.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     dtype: str
     bytes: int
     packing: str = ""
+    activations: tuple[str | None, str | None] | UnsetType = UNSET
 
 
 class Coverage(Data, frozen=True, kw_only=True):
@@ -34,6 +36,7 @@ class Coverage(Data, frozen=True, kw_only=True):
     ``asked``: the weight type that the setting names for it. ``unmatched``: patterns that match no module of any
     component that the setting names, told of the first. ``kept``: modules whose unquantized weight is still in memory
     beside the quantized one, in ``kept_bytes``. ``idle``: quantized modules that no call of the pipeline has used.
+    ``joined``: projection that joining has made -> those that it is made of; ``UNSET``: not asked for.
     """
 
     modules: tuple[ModuleCoverage, ...]
@@ -42,6 +45,7 @@ class Coverage(Data, frozen=True, kw_only=True):
     kept: tuple[str, ...] = ()
     kept_bytes: int = 0
     idle: tuple[str, ...] = ()
+    joined: dict[str, tuple[str, ...]] | UnsetType = UNSET
 
 
 class LayerFidelity(Data, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from qregress.judge.budgets import Limits
@@ -112,6 +113,40 @@ def test_original_weights_in_memory() -> None:
     assert found is not None
     assert found.verdict == "fail"
     assert "original weights of 1 of 2 modules are still in memory, 1.000 MiB beside the quantized ones: b" in found.why
+
+
+def told(manifest: Coverage) -> str:
+    """What is wrong with a manifest; empty where nothing is."""
+    found = coverage(make_record(coverage={"transformer": manifest}))
+    assert found is not None
+    return found.why if found.verdict == "fail" else ""
+
+
+def test_inputs_that_are_not_quantized_as_asked() -> None:
+    """Given a type of activations that was asked for and is not found, then it fails, but not of what is not called."""
+    right, wrong = (
+        msgspec.structs.replace(module(name), activations=("int8", kind)) for name, kind in (("a", "int8"), ("b", None))
+    )
+    assert told(Coverage(modules=(right,), asked="int8")) == ""
+    assert told(Coverage(modules=(right, wrong), asked="int8")) == (
+        "transformer: inputs of 1 of 2 modules are unquantized instead of int8: b"
+    )
+    assert told(Coverage(modules=(right, wrong), asked="int8", idle=("b",))) == ""
+
+
+def test_projections_that_were_to_be_joined() -> None:
+    """Given fusing, then each joined projection must be called, and none of those that it is made of."""
+    modules = tuple(module(name) for name in ("a.to_q", "a.to_k", "a.to_qk"))
+    joined: dict[str, tuple[str, ...]] = {"a.to_qk": ("a.to_q", "a.to_k")}
+    manifest = Coverage(modules=modules, asked="int8", joined=joined, idle=("a.to_q", "a.to_k"))
+    assert told(manifest) == ""
+    assert told(msgspec.structs.replace(manifest, idle=("a.to_qk",))) == (
+        "transformer: 1 joined projections are never called: a.to_qk; "
+        "transformer: 2 projections that were joined are still called: a.to_q, a.to_k"
+    )
+    assert told(msgspec.structs.replace(manifest, joined={})) == (
+        "transformer: fuse_qkv was asked for, but no projections were joined"
+    )
 
 
 def test_a_pattern_that_only_holds_modules() -> None:
