@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -25,3 +25,11 @@ def copies(pristine: DiffusionPipeline, specs: dict[str, Spec]) -> dict[str, nn.
         if specs[name].fuse_qkv:
             module.fuse_qkv_projections()
     return made
+
+
+def joined(component: nn.Module) -> nn.Module:
+    """A copy whose projections are joined and which otherwise shares the weights of the component: to be looked at."""
+    shared = {id(tensor): tensor for tensor in (*component.parameters(), *component.buffers())}
+    made: Any = copy.deepcopy(component, shared)
+    made.fuse_qkv_projections()
+    return made  # type: ignore[no-any-return]

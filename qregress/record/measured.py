@@ -149,7 +149,8 @@ class Trained(Data, frozen=True, kw_only=True):
     """What a quantization-aware training did, and at which highest learning rate.
 
     ``seconds``: wall time of all of it. ``first_loss`` and ``last_loss``: means over the first and last tenth of the
-    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does.
+    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does;
+    ``None``: not finite, as of a training that diverged.
     """
 
     steps: int
@@ -157,5 +158,5 @@ class Trained(Data, frozen=True, kw_only=True):
     seed: int
     rate: float
     seconds: float
-    first_loss: float
-    last_loss: float
+    first_loss: float | None
+    last_loss: float | None
