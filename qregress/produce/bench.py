@@ -284,8 +284,10 @@ class Bench:
         def on_step(done: int) -> None:
             self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
-        made, window = watch(lambda: self._unquantized.call(pipeline, cell.workload, batch, initial, on_step), device)
-        return made, window.without(made.nbytes, modules(pipeline), device)
+        made, window = watch(
+            lambda: self._unquantized.call(pipeline, cell.workload, batch, initial, on_step), device, modules(pipeline)
+        )
+        return made, window.without(made.nbytes, device)
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:
         return Record(
