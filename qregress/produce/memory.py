@@ -137,30 +137,37 @@ def stored(modules: Mapping[str, nn.Module], device: str) -> tuple[int, dict[str
     return sum(everything.values()), each
 
 
-def account(
-    parts: dict[str, nn.Module],
-    running: Window,
-    device: str,
-    *,
-    changed: dict[str, nn.Module] | None = None,
-    loading: Window | None = None,
-) -> Memory:
+class Loaded(msgspec.Struct, frozen=True):
+    """Bytes that copying and quantizing took: at most (``peak``), and kept beside what the components store (``kept``).
+
+    The float weights that a library keeps alive, say: they are in no parameter list, but were allocated.
+    """
+
+    peak: int
+    kept: int
+
+
+def loaded(parts: dict[str, nn.Module], changed: dict[str, nn.Module], loading: Window, device: str) -> Loaded:
+    """Right after quantizing: as soon as components are moved to the host, the device does not tell any more.
+
+    ``parts``: all components; ``changed``: those that were copied and quantized while ``loading`` was watched.
+    """
+    total, made = stored(parts, device)[0], stored(changed, device)[0]
+    return Loaded(peak=total - made + loading.peak, kept=max(0, loading.left - made))
+
+
+def account(parts: dict[str, nn.Module], running: Window, device: str, loading: Loaded | None = None) -> Memory:
     """The cell alone: what its components store, what else quantizing and running left allocated, and the peak on top.
 
-    ``parts``: all components; ``changed``: those that were copied and quantized while ``loading`` was watched. What
-    they keep alive beside their parameters (the float weights, say) is in no parameter list, but it was allocated. The
-    reference's weights may be on the device meanwhile; they are in no number.
+    ``parts``: all components. The reference's weights may be on the device meanwhile; they are in no number.
     """
     total, each = stored(parts, device)
-    kept, load_peak = 0, None
-    if changed is not None and loading is not None:
-        kept = max(0, loading.left - stored(changed, device)[0])
-        load_peak = total - stored(changed, device)[0] + loading.peak
+    kept = loading.kept if loading is not None else 0
     return Memory(
         storage_bytes=total,
         static_bytes=total + kept + max(0, running.left),
         peak_bytes=total + kept + running.peak,
         reserved_bytes=None,
-        load_peak_bytes=load_peak,
+        load_peak_bytes=loading.peak if loading is not None else None,
         components=each,
     )

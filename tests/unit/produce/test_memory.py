@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from qregress.produce.memory import stored, watch
+from qregress.produce.memory import Window, account, loaded, stored, watch
 
 
 def test_peak_and_what_is_left() -> None:
@@ -62,6 +62,26 @@ def test_weights_that_are_cast_after_the_peak() -> None:
 
     _, window = watch(action, "cpu", {"first": first, "second": second})
     assert (window.peak, window.left) == (10_000_000, 0)
+
+
+def test_what_quantizing_keeps() -> None:
+    """Given 500 bytes that stay beside 256 of a new component, then they count, and the peak with what was there."""
+    made, other = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+    loading = loaded({"a": made, "b": other}, {"a": made}, Window(peak=2000, left=756), "cpu")
+    memory = account({"a": made, "b": other}, Window(peak=100, left=10), "cpu", loading)
+    assert (memory.storage_bytes, memory.static_bytes, memory.peak_bytes) == (512, 512 + 500 + 10, 512 + 500 + 100)
+    assert memory.load_peak_bytes == 256 + 2000
+
+
+def test_what_has_left_the_device_is_not_kept() -> None:
+    """Given a component that is moved away once it is quantized, as offload does, then no byte of it is on the device.
+
+    ``meta`` stands for the host of a CUDA device.
+    """
+    made, window = watch(lambda: nn.Linear(512, 512, bias=False), "cpu")
+    loading = loaded({"a": made}, {"a": made}, window, "cpu")
+    memory = account({"a": made.to("meta")}, Window(), "cpu", loading)
+    assert (memory.storage_bytes, memory.static_bytes, memory.load_peak_bytes) == (0, 0, 512 * 512 * 4)
 
 
 def test_the_same_three_times() -> None:
