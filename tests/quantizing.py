@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from qregress.quantize.base import Backend, Spec
+from qregress.quantize.coverage import inner_tensors
 
 #: Linear layers of the pocket PixArt-Sigma's transformer. Each of 8 blocks has query, key, value and output of self-
 #: and of cross-attention, and 2 of its feed-forward network; outside are the timestep embedder's 2, the projection to
@@ -49,6 +50,12 @@ def quantize_all(
         assert quantized.keys() == backend.eligible(pristine.components[name])
         assert found(backend, pristine.components[name]) == {}
     return made
+
+
+def misplaced(component: nn.Module) -> list[str]:
+    """Parameters and buffers of which anything lies at an address that is no multiple of 16."""
+    tensors = (*component.named_parameters(), *component.named_buffers())
+    return [name for name, tensor in tensors if any(part.data_ptr() % 16 for part in inner_tensors(tensor))]
 
 
 def packings(backend: Backend, made: dict[str, nn.Module]) -> set[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, cast, get_args
 
 from qregress.config.tables import SettingTable
 from qregress.errors import nearest
-from qregress.matrix import REFERENCE, ROLES, Against, DType, Offload, Setting
+from qregress.matrix import REFERENCE, ROLES, Against, DType, Offload, Setting, Training
 from qregress.quantize import BACKENDS, BackendInfo
 
 DTYPES: tuple[str, ...] = get_args(DType)
@@ -29,7 +30,11 @@ def read_setting(name: str, table: SettingTable, fail: Fail) -> Setting:
     _allowed(fail, f"{key}.dtype", "dtype", table.dtype, DTYPES)
     _allowed(fail, f"{key}.reference", "reference", table.reference, get_args(Against))
     _allowed(fail, f"{key}.offload", "offload", table.offload, get_args(Offload))
+    for kind in table.weights.values():
+        _computed(f"{key}.dtype", table, kind, backend, fail)
     _activations(key, table, backend, fail)
+    _together(key, table, fail)
+    _trained(f"{key}.qat", table.qat, fail)
     _offered(key, table, backend, fail)
     return Setting(
         name=name,
@@ -89,7 +94,32 @@ def _offered(key: str, table: SettingTable, backend: BackendInfo, fail: Fail) ->
     for name, (wanted, able, why) in asked.items():
         if wanted and not able:
             fail(f"{key}.{name}", f"backend '{table.backend}' {why}")
+
+
+def _computed(key: str, table: SettingTable, kind: str, backend: BackendInfo, fail: Fail) -> None:
+    """In a dtype that the weight type's kernel has."""
+    able = backend.dtypes.get(kind, DTYPES)
+    if table.dtype not in able:
+        what = f"backend '{table.backend}' computes {kind} weights in {' or '.join(able)} alone, not in {table.dtype}"
+        fail(key, f'{what}; set dtype = "{able[0]}"')
+
+
+def _together(key: str, table: SettingTable, fail: Fail) -> None:
+    """What cannot be asked for at once."""
+    offload = f"offload = '{table.offload}'"
     if table.compile and table.offload != "none":
-        fail(f"{key}.compile", f"with offload = '{table.offload}' weights move between calls; use one of the two")
-    if table.qat is not None and min(table.qat.steps, table.qat.prompts) < 1:
-        fail(f"{key}.qat", f"expected one step and one prompt or more, found {table.qat.steps} and {table.qat.prompts}")
+        fail(f"{key}.compile", f"with {offload} weights move between calls; use one of the two")
+    if table.roundtrip and table.offload != "none":
+        fail(f"{key}.roundtrip", f"with {offload} weights are not where they could be saved from; use one of the two")
+    if table.roundtrip and table.compile:
+        why = "what is loaded is not compiled, and its images would be compared with those of other kernels"
+        fail(f"{key}.roundtrip", f"{why}; use a setting for each, with and without compile")
+
+
+def _trained(key: str, training: Training | None, fail: Fail) -> None:
+    if training is None:
+        return
+    if min(training.steps, training.prompts) < 1:
+        fail(key, f"expected one step and one prompt or more, found {training.steps} and {training.prompts}")
+    if training.rate is not None and not 0 < training.rate < math.inf:
+        fail(f"{key}.rate", f"expected a number above zero, found {training.rate}; leave it out for one that suits")

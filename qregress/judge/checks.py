@@ -177,10 +177,14 @@ def roundtrip(subject: Subject) -> Check | None:
 
 def disk(subject: Subject) -> Check | None:
     """Bytes of what was saved."""
-    return proof.disk(subject.record, subject.reference, subject.limits.get("disk"))
+    limit = subject.limits.get("disk")
+    found = proof.disk(subject.record, subject.reference, limit)
+    if found is None or limit is None:
+        return None
+    return _elsewhere(found.name, limit, found.value, subject.record) or found
 
 
-def _elsewhere(name: str, limit: Limit, value: float, record: Record) -> Check | None:
+def _elsewhere(name: str, limit: Limit, value: float | None, record: Record) -> Check | None:
     """Void, where an absolute limit was set for other devices than this one."""
     here = record.fingerprint.device_class if record.fingerprint is not None else ""
     if limit.device is None or limit.relative or fnmatchcase(here, limit.device):

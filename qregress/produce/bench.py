@@ -24,7 +24,7 @@ from qregress.produce.execution import copied, is_placed, place, unable
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, OnStep, call_arguments, join
 from qregress.produce.latency import latency_pass
-from qregress.produce.memory import Window, account, watch
+from qregress.produce.memory import Window, account, loaded, watch
 from qregress.produce.noise import measure
 from qregress.produce.profiling import busy_pairs
 from qregress.produce.proof import Proof, prove
@@ -176,8 +176,9 @@ class Bench:
         pristine, trained = self._trained(cell, self._unquantized.load(setting.dtype))
         planned = plans(pristine, setting)
         self._emit(Progress(cell.id, "quantize", 0, 1))
-        changed, loading = watch(lambda: quantized(pristine, setting), options.device)
+        changed, quantizing = watch(lambda: quantized(pristine, setting), options.device)
         pipeline = assemble(pristine, changed | copied(pristine, setting))
+        loading = loaded(modules(pipeline), changed, quantizing, options.device)
 
         def run(pipeline: DiffusionPipeline, batch: range, on_step: OnStep | None = None) -> Generated:
             return self._unquantized.call(pipeline, workload, batch, initial, on_step)
@@ -210,7 +211,7 @@ class Bench:
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
         )
         kept = files.save_generated(self._out.cell(cell.id), passed.made)
-        memory = account(modules(pipeline), window, options.device, changed=changed, loading=loading)
+        memory = account(modules(pipeline), window, options.device, loading)
         self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
         proof = proof if proof is not None else proven()
         trip: Roundtrip | UnsetType = UNSET
@@ -306,8 +307,10 @@ class Bench:
         def on_step(done: int) -> None:
             self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
-        made, window = watch(lambda: self._unquantized.call(pipeline, cell.workload, batch, initial, on_step), device)
-        return made, window.without(made.nbytes, modules(pipeline), device)
+        made, window = watch(
+            lambda: self._unquantized.call(pipeline, cell.workload, batch, initial, on_step), device, modules(pipeline)
+        )
+        return made, window.without(made.nbytes, device)
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:
         return Record(

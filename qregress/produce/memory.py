@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,28 +18,19 @@ from qregress.quantize.coverage import storages
 from qregress.record import Memory
 
 T = TypeVar("T")
+#: Time in ns, address and bytes (negative: given back).
+Event = tuple[int, int, int]
 
 
 class Window(msgspec.Struct):
-    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes.
-
-    ``alive``: on a CPU, address -> bytes of what was left.
-    """
+    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes."""
 
     peak: int = 0
     left: int = 0
-    alive: dict[int, int] = msgspec.field(default_factory=dict)
 
-    def without(self, made: int, parts: dict[str, nn.Module], device: str) -> Window:
-        """The same without what was made, and without weights that a call has allocated anew.
-
-        Layerwise casting does that, and nothing is told of the blocks before them, which are from outside the window,
-        when those are given back. CUDA's counters know both.
-        """
-        if device.startswith("cuda"):
-            return self
-        anew = sum(self.alive.get(address, 0) for address in stored_at(parts, device))
-        return Window(peak=self.peak - anew, left=self.left - made - anew)
+    def without(self, made: int, device: str) -> Window:
+        """The same without what was made, which lies on the CPU: on a CPU it is no memory of the pipeline's."""
+        return self if device.startswith("cuda") else Window(peak=self.peak, left=self.left - made)
 
 
 @contextmanager
@@ -55,9 +46,13 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def watch(action: Callable[[], T], device: str) -> tuple[T, Window]:
-    """Run something and say what it allocated on the device beside what was there before."""
-    return _watch_cuda(action, device) if device.startswith("cuda") else _watch_cpu(action)
+def watch(action: Callable[[], T], device: str, parts: Mapping[str, nn.Module] | None = None) -> tuple[T, Window]:
+    """Run something and say what it allocated on the device beside what was there before.
+
+    ``parts``: components whose weights it may replace, as layerwise casting does with each in every call: what those
+    took before is taken off as soon as it is given back.
+    """
+    return _watch_cuda(action, device) if device.startswith("cuda") else _watch_cpu(action, parts or {})
 
 
 def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
@@ -74,22 +69,24 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
         return result, Window(peak=peak, left=torch.cuda.memory_allocated(device) - before)
 
 
-def _watch_cpu(action: Callable[[], T]) -> tuple[T, Window]:
+def _watch_cpu(action: Callable[[], T], parts: Mapping[str, nn.Module]) -> tuple[T, Window]:
     """Add up the CPU allocator's events.
 
     Their sum is the same byte count every time, where a process's resident size is not; it costs about 5 % of the time.
     """
+    before = stored_at(parts, "cpu")
     with _no_collector(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = action()
         gc.collect()  # what only a cycle holds is not left
     kineto = profiler.profiler
     if kineto is None or kineto.kineto_results is None:
         raise ProduceError("torch's profiler returned no events; cannot measure memory")
-    return result, _window(sorted(_allocations(kineto.kineto_results.experimental_event_tree())))
+    events = sorted(_allocations(kineto.kineto_results.experimental_event_tree()))
+    return result, _window(events, before, stored_at(parts, "cpu"))
 
 
-def _allocations(tree: list[Any]) -> Iterator[tuple[int, int, int]]:
-    """Time in ns, address and bytes (negative: given back) of every event of the CPU's allocator."""
+def _allocations(tree: list[Any]) -> Iterator[Event]:
+    """Every event of the CPU's allocator."""
     waiting = list(tree)
     while waiting:
         event = waiting.pop()
@@ -98,25 +95,30 @@ def _allocations(tree: list[Any]) -> Iterator[tuple[int, int, int]]:
             yield event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size
 
 
-def _window(events: list[tuple[int, int, int]]) -> Window:
-    """Only blocks that were allocated within the window are counted when they are given back.
+def _window(events: Iterable[Event], before: dict[int, int], after: Iterable[int] = ()) -> Window:
+    """Count blocks that were allocated within the window, and weights from ``before`` it (address -> bytes) as freed.
 
-    The profiler knows a block's size by its address, and from one window to the next it keeps addresses that were given
-    back in between: a later block at such an address then seems to give back bytes that it never had.
+    No other block from before it: the profiler knows a block's size by its address, and from one window to the next it
+    keeps addresses that were given back in between, so that a later block at such an address seems to give back bytes
+    that it never had. Of a block that was allocated in no window it tells nothing; a weight in such a one that is not
+    at the addresses ``after`` any more is taken off what is left. When it was given back is not known: the peak has it.
     """
-    window = Window()
-    alive = window.alive
+    window, alive, weights = Window(), dict[int, int](), dict(before)
     for _, address, nbytes in events:
         if nbytes > 0:
             alive[address] = nbytes
             window.left += nbytes
+        elif address in alive:
+            window.left -= alive.pop(address)
         else:
-            window.left -= alive.pop(address, 0)
+            window.left -= weights.pop(address, 0)
         window.peak = max(window.peak, window.left)
+    still = {*after} - alive.keys()
+    window.left -= sum(nbytes for address, nbytes in weights.items() if address not in still)
     return window
 
 
-def stored_at(modules: dict[str, nn.Module], device: str) -> dict[int, int]:
+def stored_at(modules: Mapping[str, nn.Module], device: str) -> dict[int, int]:
     """Storage address -> bytes of all components on a device."""
     found: dict[int, int] = {}
     for module in modules.values():
@@ -124,7 +126,7 @@ def stored_at(modules: dict[str, nn.Module], device: str) -> dict[int, int]:
     return found
 
 
-def stored(modules: dict[str, nn.Module], device: str) -> tuple[int, dict[str, int]]:
+def stored(modules: Mapping[str, nn.Module], device: str) -> tuple[int, dict[str, int]]:
     """Bytes that all components together store on a device, and each alone; shared storages count once in all."""
     everything: dict[int, int] = {}
     each = {}
@@ -135,30 +137,37 @@ def stored(modules: dict[str, nn.Module], device: str) -> tuple[int, dict[str, i
     return sum(everything.values()), each
 
 
-def account(
-    parts: dict[str, nn.Module],
-    running: Window,
-    device: str,
-    *,
-    changed: dict[str, nn.Module] | None = None,
-    loading: Window | None = None,
-) -> Memory:
+class Loaded(msgspec.Struct, frozen=True):
+    """Bytes that copying and quantizing took: at most (``peak``), and kept beside what the components store (``kept``).
+
+    The float weights that a library keeps alive, say: they are in no parameter list, but were allocated.
+    """
+
+    peak: int
+    kept: int
+
+
+def loaded(parts: dict[str, nn.Module], changed: dict[str, nn.Module], loading: Window, device: str) -> Loaded:
+    """Right after quantizing: as soon as components are moved to the host, the device does not tell any more.
+
+    ``parts``: all components; ``changed``: those that were copied and quantized while ``loading`` was watched.
+    """
+    total, made = stored(parts, device)[0], stored(changed, device)[0]
+    return Loaded(peak=total - made + loading.peak, kept=max(0, loading.left - made))
+
+
+def account(parts: dict[str, nn.Module], running: Window, device: str, loading: Loaded | None = None) -> Memory:
     """The cell alone: what its components store, what else quantizing and running left allocated, and the peak on top.
 
-    ``parts``: all components; ``changed``: those that were copied and quantized while ``loading`` was watched. What
-    they keep alive beside their parameters (the float weights, say) is in no parameter list, but it was allocated. The
-    reference's weights may be on the device meanwhile; they are in no number.
+    ``parts``: all components. The reference's weights may be on the device meanwhile; they are in no number.
     """
     total, each = stored(parts, device)
-    kept, load_peak = 0, None
-    if changed is not None and loading is not None:
-        kept = max(0, loading.left - stored(changed, device)[0])
-        load_peak = total - stored(changed, device)[0] + loading.peak
+    kept = loading.kept if loading is not None else 0
     return Memory(
         storage_bytes=total,
         static_bytes=total + kept + max(0, running.left),
         peak_bytes=total + kept + running.peak,
         reserved_bytes=None,
-        load_peak_bytes=load_peak,
+        load_peak_bytes=loading.peak if loading is not None else None,
         components=each,
     )

@@ -27,13 +27,17 @@ def specs(pristine: DiffusionPipeline, setting: Setting) -> dict[str, Spec]:
     """What the setting asks of each component that it names.
 
     Raises ``ProduceError`` where the pipeline has no such component, as a registered factory need not say which it has,
-    or cannot join its projections.
+    cannot join its projections, or is to have a denoiser joined or trained that the setting leaves as it is.
     """
     parts = modules(pristine)
     for component in setting.weights:
         if component not in parts:
             asked = f"setting '{setting.name}' quantizes '{component}'"
             raise ProduceError(f"{asked}, which the pipeline does not have; {nearest(component, parts)}")
+    for key, wanted in (("fuse_qkv", setting.fuse_qkv), ("qat", setting.qat is not None)):
+        if wanted and setting.weights.keys().isdisjoint(denoisers(pristine)):
+            left = f"its weights leave {' and '.join(denoisers(pristine))} as it is"
+            raise ProduceError(f"setting '{setting.name}' has {key}, and {left}; name the denoiser in weights")
     fused = denoisers(pristine) if setting.fuse_qkv else ()
     for component in fused:
         if not hasattr(parts[component], "fuse_qkv_projections"):

@@ -23,7 +23,8 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     activations are set by running the pipeline, else each call works its own out. ``include``: whether a setting can
     name the modules to quantize, beside those to leave. ``fuses``: whether it quantizes a model in memory, so that
     projections can be joined before. ``saver``: the class that saves and loads what it quantized, ``None`` where there
-    is none. ``trains``: whether a model can be trained under its quantization.
+    is none. ``trains``: whether a model can be trained under its quantization. ``dtypes``: weight type -> the compute
+    dtypes that its kernels have, where not all.
     """
 
     module: str
@@ -37,6 +38,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     saver: tuple[str, str] | None = None
     trains: bool = False
     extra: str | None = None
+    dtypes: dict[str, tuple[str, ...]] = {}
 
 
 #: Name in a configuration -> what it is.
@@ -65,6 +67,7 @@ BACKENDS: dict[str, BackendInfo] = {
         weights=("float8", "int8", "int4"),
         activations=("float8", "int8"),
         extra="torchao",
+        dtypes={"int4": ("bfloat16",)},
     ),
     "bitsandbytes": BackendInfo(
         module="qregress.quantize.bitsandbytes",

@@ -1,10 +1,11 @@
-"""Copies of components, for libraries that quantize a model in place."""
+"""Copies of components, for libraries that quantize a model in place, and memory of its own for a loaded one."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from qregress.quantize.base import Spec
@@ -33,3 +34,36 @@ def joined(component: nn.Module) -> nn.Module:
     made: Any = copy.deepcopy(component, shared)
     made.fuse_qkv_projections()
     return made  # type: ignore[no-any-return]
+
+
+def owned(component: nn.Module) -> nn.Module:
+    """The same module with memory of its own, aligned as in ``copies``, for all that may be a part of a file's block.
+
+    A buffer is replaced, not given other data: a view keeps the whole block alive through the tensor that it is of.
+    Parameters and buffers that modules share stay shared.
+    """
+    for parameter in component.parameters():
+        if _is_plain(parameter):
+            parameter.data = parameter.data.clone()
+        else:
+            _own_parts(parameter)
+    replaced: dict[int, torch.Tensor] = {}
+    for module in component.modules():
+        for name, buffer in [*module.named_buffers(recurse=False, remove_duplicate=False)]:
+            setattr(module, name, replaced.setdefault(id(buffer), buffer.clone()))
+    return component
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return type(tensor) in (torch.Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__")
+
+
+def _own_parts(tensor: Any) -> None:
+    """Of a tensor subclass, what it is made of."""
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        part = getattr(tensor, name)
+        if _is_plain(part):
+            setattr(tensor, name, part.clone())
+        else:
+            _own_parts(part)

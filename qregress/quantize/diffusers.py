@@ -19,6 +19,7 @@ from torch import nn
 from qregress.errors import ConfigError, ProduceError
 from qregress.pipelines.assemble import DTYPE
 from qregress.quantize.base import Backend, Spec
+from qregress.quantize.copies import owned
 from qregress.quantize.quanto import Quanto
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Diffusers(Quanto):
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
                 text = " ".join(str(error).split())
                 raise ProduceError(f"loading with quantization failed: {type(error).__name__}: {text[:300]}") from error
-            made = {name: _owned(getattr(loaded, name)) for name in specs}
+            made = {name: owned(getattr(loaded, name)) for name in specs}
         return {name: module.to(device) for name, module in made.items()}
 
     def calibration(self) -> AbstractContextManager[None]:
@@ -135,14 +136,6 @@ def _holds(place: Path, component: nn.Module) -> bool:
     return all(tensor.data_ptr() in seen for tensor in state.values())  # tied ones are stored once
 
 
-def _owned(component: nn.Module) -> nn.Module:
-    """With memory of its own for what was left unquantized and may be mapped from a file."""
-    for parameter in component.parameters():
-        if type(parameter.data) is torch.Tensor:
-            parameter.data = parameter.data.clone()
-    return component
-
-
 class DiffusersFiles:
     """See ``base.Saver``. Diffusers' own files; transformers cannot save what its ``QuantoConfig`` quantized."""
 
@@ -156,7 +149,7 @@ class DiffusersFiles:
             warnings.filterwarnings("ignore", message=".*[Qq]uanto.* is deprecated", category=FutureWarning)
             kind: Any = type(like)
             loaded: nn.Module = kind.from_pretrained(str(folder), local_files_only=True, **{DTYPE: like.dtype})
-        return loaded.to(next(like.parameters()).device)
+        return owned(loaded).to(next(like.parameters()).device)
 
 
 def backend() -> Diffusers:

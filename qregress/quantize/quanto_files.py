@@ -10,6 +10,8 @@ from optimum.quanto import QTensor, QuantizedDiffusersModel, QuantizedTransforme
 from torch import nn
 from transformers import PreTrainedModel
 
+from qregress.quantize.copies import owned
+
 
 class QuantoFiles:
     """See ``base.Saver``."""
@@ -21,7 +23,8 @@ class QuantoFiles:
     def load(self, folder: Path, like: nn.Module) -> nn.Module:
         """Into a new model of the class, which comes with all that is not quantized in float32.
 
-        That is put back into the dtypes that it had, tensor by tensor: ``.to(dtype)`` of a frozen model raises.
+        That is put back into the dtypes that it had, tensor by tensor: ``.to(dtype)`` of a frozen model raises. Weights
+        lie in the file's block as they come, at any address: see ``owned``.
         """
         loaded: nn.Module = _wrapper(type(like)).from_pretrained(folder)._wrapped  # noqa: SLF001 - has no other name
         dtypes = {name: tensor.dtype for name, tensor in (*like.named_parameters(), *like.named_buffers())}
@@ -29,7 +32,7 @@ class QuantoFiles:
             plain = not isinstance(tensor.data, QTensor) and tensor.is_floating_point()
             if plain and name in dtypes:
                 tensor.data = tensor.data.to(dtypes[name])
-        return loaded.to(next(like.parameters()).device).eval()
+        return owned(loaded).to(next(like.parameters()).device).eval()
 
 
 def _wrapper(cls: type[nn.Module]) -> Any:

@@ -105,6 +105,8 @@ MISTAKES = {
     "against": _setting("reference", '"fp32"', "unknown reference 'fp32'"),
     "offload": _setting("offload", '"cpu"', "unknown offload 'cpu'; allowed: group, model, none, sequential"),
     "compiled-and-offloaded": _setting("compile", 'true\noffload = "model"', "weights move between calls"),
+    "saved-and-offloaded": _setting("roundtrip", 'true\noffload = "group"', "not where they could be saved from"),
+    "saved-and-compiled": _setting("roundtrip", "true\ncompile = true", "what is loaded is not compiled"),
     "activation-type": _setting("activations", '{ transformer = "int4" }', "int4", ".transformer"),
     "activations-of-nothing": _setting("activations", '{ vae = "int8" }', "its weights are not quantized", ".vae"),
     "activations-of-another-backend": _setting(
@@ -120,6 +122,14 @@ MISTAKES = {
     "qat-of-another-backend": _setting("qat", '{}\nbackend = "torchao"', "cannot be trained through"),
     "qat-key": _setting("qat", "{ step = 3 }", "unknown field `step`"),
     "qat-steps": _setting("qat", "{ steps = 0 }", "expected one step and one prompt or more, found 0 and 24"),
+    "qat-rate": _setting("qat", "{ rate = 0.0 }", "expected a number above zero, found 0.0", ".rate"),
+    "qat-rate-infinite": _setting("qat", "{ rate = inf }", "expected a number above zero, found inf", ".rate"),
+    "dtype-of-a-kernel": Mistake(
+        _INT8,
+        'weights = { transformer = "int4" }\nbackend = "torchao"',
+        "settings.int8.dtype",
+        'computes int4 weights in bfloat16 alone, not in float16; set dtype = "bfloat16"',
+    ),
     "exclude": Mistake(_INT8, f'{_INT8}\nexclude = "proj_out"', "settings.int8.exclude", "expected `array`, got `str`"),
     "workload-key": Mistake(_PROMPTS, "promts = []", "workloads.bs1.promts", "did you mean 'prompts'?"),
     "seed": Mistake(_PROMPTS, "seed = -1", "workloads.bs1.seed", "expected zero or more, found -1"),

@@ -9,7 +9,7 @@ import pytest
 from qregress.judge.budgets import WORST_FACTOR, Limits
 from qregress.judge.checks import Subject, run
 from qregress.metrics import WeightsId
-from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Scores, Timing
+from qregress.record import Check, Coverage, ModuleCoverage, Problem, Record, Roundtrip, Scores, Timing
 from tests.making import REFERENCE, make_fingerprint, make_memory, make_record, make_scores, make_timing
 
 
@@ -187,6 +187,7 @@ def test_latency_budget(seconds: float, expected: str) -> None:
         ("memory", "memory.static", "1 KiB"),
         ("memory_peak", "memory.peak", "1 KiB"),
         ("latency", "latency.budget", "1 s"),
+        ("disk", "roundtrip.disk", "1 KiB"),
     ],
 )
 @pytest.mark.parametrize(
@@ -203,8 +204,13 @@ def test_absolute_limits_of_a_device(
     key: str, name: str, limit: str, device_class: str, pattern: str, expected: str
 ) -> None:
     """Given a limit in bytes or seconds for some devices, then it binds there, and is void on any other."""
-    where = make_fingerprint(device_class)
-    record = make_record(memory=make_memory(2000), timing=make_timing(2.0, 1.0), fingerprint=where)
+    saved = Roundtrip(disk_bytes=2000, components={}, equal=True, latents=(0.0,), dtype="float16")
+    record = make_record(
+        memory=make_memory(2000),
+        timing=make_timing(2.0, 1.0),
+        roundtrip=saved,
+        fingerprint=make_fingerprint(device_class),
+    )
     found = check(name, record, None, **{key: limit, "device": pattern})
     assert found is not None
     assert found.verdict == expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from qregress.produce.memory import stored, watch
+from qregress.produce.memory import Window, account, loaded, stored, watch
 
 
 def test_peak_and_what_is_left() -> None:
@@ -21,20 +21,67 @@ def test_peak_and_what_is_left() -> None:
     assert kept.nbytes == window.left
 
 
+def recast(model: nn.Module, features: int = 64) -> torch.Tensor:
+    """A call of a layer that is stored in half precision and computes in single, as layerwise casting has it."""
+    model.float()
+    made: torch.Tensor = model(torch.ones(4, features))
+    model.half()
+    return made.detach()
+
+
+def half(features: int) -> nn.Module:
+    """Such a layer, allocated where the profiler sees it, as everything is that is quantized."""
+    return watch(lambda: nn.Linear(features, features, bias=False).half(), "cpu")[0]
+
+
 def test_weights_that_a_call_allocates_anew() -> None:
-    """Given a call that casts a layer there and back, then its weight is not counted beside what it stores."""
+    """Given a call that casts a layer there and back, twice, then its weight is not counted beside what it stores."""
+    model = half(64)
+    for _ in range(2):
+        made, window = watch(lambda: recast(model), "cpu", {"model": model})
+        assert window.left == made.nbytes
+        assert window.without(made.nbytes, "cpu").left == 0
+        assert window.without(made.nbytes, "cuda") is window
+
+
+def test_weights_from_before_any_window() -> None:
+    """Given a layer that the profiler has never seen, then what it took before is taken off all the same."""
     model = nn.Linear(64, 64, bias=False).half()
+    made, window = watch(lambda: recast(model), "cpu", {"model": model})
+    assert window.left == made.nbytes
 
-    def action() -> torch.Tensor:
-        model.float()
-        made: torch.Tensor = model(torch.ones(4, 64))
-        model.half()
-        return made.detach()
 
-    made, window = watch(action, "cpu")
-    assert window.left == 64 * 64 * 2 + made.nbytes
-    assert window.without(made.nbytes, {"model": model}, "cpu").left == 0
-    assert window.without(made.nbytes, {"model": model}, "cuda") is window
+def test_weights_that_are_cast_after_the_peak() -> None:
+    """Given a peak before one of two layers is cast at all, then only what the other had taken is off the peak."""
+    first, second = half(64), half(512)
+
+    def action() -> None:
+        recast(first)
+        torch.empty(10_000_000, dtype=torch.uint8)
+        recast(second, 512)
+
+    _, window = watch(action, "cpu", {"first": first, "second": second})
+    assert (window.peak, window.left) == (10_000_000, 0)
+
+
+def test_what_quantizing_keeps() -> None:
+    """Given 500 bytes that stay beside 256 of a new component, then they count, and the peak with what was there."""
+    made, other = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+    loading = loaded({"a": made, "b": other}, {"a": made}, Window(peak=2000, left=756), "cpu")
+    memory = account({"a": made, "b": other}, Window(peak=100, left=10), "cpu", loading)
+    assert (memory.storage_bytes, memory.static_bytes, memory.peak_bytes) == (512, 512 + 500 + 10, 512 + 500 + 100)
+    assert memory.load_peak_bytes == 256 + 2000
+
+
+def test_what_has_left_the_device_is_not_kept() -> None:
+    """Given a component that is moved away once it is quantized, as offload does, then no byte of it is on the device.
+
+    ``meta`` stands for the host of a CUDA device.
+    """
+    made, window = watch(lambda: nn.Linear(512, 512, bias=False), "cpu")
+    loading = loaded({"a": made}, {"a": made}, window, "cpu")
+    memory = account({"a": made.to("meta")}, Window(), "cpu", loading)
+    assert (memory.storage_bytes, memory.static_bytes, memory.load_peak_bytes) == (0, 0, 512 * 512 * 4)
 
 
 def test_the_same_three_times() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from torch import nn
 
 from qregress import pipelines
 from qregress.errors import ProduceError
-from qregress.matrix import Setting
-from qregress.produce.variant import assemble, plans
+from qregress.matrix import Setting, Training
+from qregress.produce.variant import assemble, plans, specs
+
+_TRAINING = {"qat": Training()}
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,19 @@ def test_a_setting_of_a_component_that_it_turns_out_not_to_have(pocket: Any) -> 
     setting = Setting(name="int8", weights={"unet": "int8"})
     with pytest.raises(ProduceError, match="setting 'int8' quantizes 'unet', which the pipeline does not have; allow"):
         plans(pocket, setting)
+
+
+@pytest.mark.parametrize("key", ["fuse_qkv", "qat"])
+def test_what_concerns_the_denoiser_alone(key: str, pocket: Any) -> None:
+    """Given a factory whose denoiser is known now, when the setting leaves that, then joining or training it is told.
+
+    Of a text encoder's projections nothing is joined, and it is not trained: both did nothing without a word.
+    """
+    asked = Setting(name="te", weights={"text_encoder": "int8"}, fuse_qkv=key == "fuse_qkv", qat=_TRAINING.get(key))
+    with pytest.raises(ProduceError, match=f"setting 'te' has {key}, and its weights leave transformer as it is; name"):
+        specs(pocket, asked)
+    both = msgspec.structs.replace(asked, weights={"text_encoder": "int8", "transformer": "int8"})
+    assert specs(pocket, both).keys() == both.weights.keys()
 
 
 def test_a_copy_keeps_what_was_set_on_a_pipeline(pocket: Any) -> None:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from qregress import pipelines
 from qregress.errors import ConfigError
+from qregress.produce.memory import stored, watch
 from qregress.quantize import load_backend, load_saver
 from qregress.quantize.base import Spec
 from tests.quantizing import (
@@ -24,6 +26,7 @@ from tests.quantizing import (
     call_denoiser,
     distance,
     found,
+    misplaced,
     quantize_both,
 )
 
@@ -100,6 +103,16 @@ def test_files_are_used_where_they_hold_the_component(
     assert len(quantize_both(BACKEND, pristine, "int8")) == 2
 
 
+def test_nothing_of_a_file_stays_in_memory() -> None:
+    """Given SD3, whose file holds a buffer beside the weights, then what is left is what the component stores."""
+    pipeline = pipelines.load("pocket:sd3", "float16", "cpu")
+    BACKEND.prepare(["int8"], "cpu", print)  # what quanto sets up on first use
+    made, window = watch(lambda: BACKEND.quantize(pipeline, {"transformer": Spec(weights="int8")}), "cpu")
+    assert "pos_embed.pos_embed" in made["transformer"].state_dict()
+    assert window.left == stored(made, "cpu")[0]
+    assert misplaced(made["transformer"]) == []
+
+
 def test_a_component_that_was_changed_since(pristine: DiffusionPipeline) -> None:
     """Given weights that are no longer those of the files, then what is quantized is what the component has."""
     changed = copy.deepcopy(pristine)
@@ -125,4 +138,5 @@ def test_a_denoiser_is_the_same_after_saving(pristine: DiffusionPipeline, tmp_pa
     saver.save(before, tmp_path / "saved")
     after = saver.load(tmp_path / "saved", before)
     assert found(BACKEND, after) == found(BACKEND, before)
+    assert misplaced(after) == []
     assert torch.equal(call_denoiser(after, torch.float16), call_denoiser(before, torch.float16))
