@@ -47,6 +47,7 @@ def judge(
     return CellResult(
         id=record.id,
         pipeline=record.pipeline,
+        source=record.source,
         setting=record.setting,
         workload=record.workload,
         status=record.status,

@@ -61,10 +61,11 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
+            variant=folder.variant,
             **{DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
             **components,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
     pipeline.set_progress_bar_config(disable=True)

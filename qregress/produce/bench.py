@@ -325,6 +325,7 @@ class Bench:
             **{
                 "id": cell.id,
                 "pipeline": cell.pipeline.name,
+                "source": self._unquantized.source.pinned or UNSET,
                 "setting": cell.setting.name,
                 "workload": cell.workload.name,
                 "status": "ran",
