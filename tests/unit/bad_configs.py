@@ -67,7 +67,7 @@ MISTAKES = {
     "pipeline-table": Mistake("[pipelines.pixart]", "[[pipelines]]", "pipelines", "expected tables like"),
     "scheme": Mistake("path:pipeline", "pth:pipeline", "pipelines.pixart.source", "'pth:'; did you mean 'path'?"),
     "no-scheme": Mistake(
-        "path:pipeline", "pipeline", "pipelines.pixart.source", "has no scheme; allowed: path, pocket"
+        "path:pipeline", "pipeline", "pipelines.pixart.source", "has no scheme; allowed: hub, path, pocket, random"
     ),
     "no-folder": Mistake("path:pipeline", "path:", "pipelines.pixart.source", "names no folder"),
     "folder": Mistake("path:pipeline", "path:pipelime", "pipelines.pixart.source", "no such folder"),
