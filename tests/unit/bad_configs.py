@@ -71,6 +71,8 @@ MISTAKES = {
     ),
     "no-folder": Mistake("path:pipeline", "path:", "pipelines.pixart.source", "names no folder"),
     "folder": Mistake("path:pipeline", "path:pipelime", "pipelines.pixart.source", "no such folder"),
+    "revision": Mistake("path:pipeline", "hub:a/b", "pipelines.pixart.source", "hub:a/b: names no revision"),
+    "architecture": Mistake("path:pipeline", "random:sd4", "pipelines.pixart.source", "unknown architecture 'sd4'"),
     "pocket": Mistake("path:pipeline", "pocket:pixart-sigmo", "pipelines.pixart.source", "unknown pocket pipeline"),
     "device": Mistake('"cpu", "cuda"', '"cpu", "cudo"', "pipelines.pixart.devices", "did you mean 'cuda'?"),
     "no-device": Mistake('"cpu", "cuda"', "", "pipelines.pixart.devices", "empty; allowed: cpu, cuda"),
