@@ -18,6 +18,7 @@ from qregress.judge.manifest import some
 from qregress.record import Check, Coverage, LayerFidelity, Record
 
 _SHOWN = 3
+_UNFIT = "inputs are not finite, or too large to be squared"
 _KERNELS, _ROUNDING = "kernel.fidelity", "rounding in the compute dtype, over each layer's own inputs"
 #: Unit roundoff: half a unit in the last place.
 _UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
@@ -118,9 +119,9 @@ def fidelity(record: Record) -> Check | None:
     """Every quantized layer returns the product of the weights that it stands for, within the dtype's rounding."""
     if not record.fidelity:
         return None
-    called = [(component, layer) for component, found in record.fidelity.items() for layer in found]
-    layers = [(component, layer) for component, layer in called if layer.tokens]
-    unknown = _unknown(called)
+    layers = [(component, layer) for component, found in record.fidelity.items() for layer in found if layer.tokens]
+    unknown = [text for component, found in record.fidelity.items() for text in _unknown(record, component, found)]
+    left_out = _left_out(layers)
     if not layers:
         return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why="; ".join(["no layer was compared", *unknown]))
     wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
@@ -136,11 +137,11 @@ def fidelity(record: Record) -> Check | None:
     told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items()] or [healthy]
     return Check(
         name=_KERNELS,
-        verdict="fail" if wrong else "void" if len(layers) < len(called) else "pass",
+        verdict="fail" if wrong else "void" if unknown else "pass",
         value=_finite(worst.excess),
         limit=1.0,
         basis=_ROUNDING,
-        why="; ".join([*told, *unknown]),
+        why="; ".join([*told, *left_out, *unknown]),
     )
 
 
@@ -149,17 +150,29 @@ def _is_wrong(layer: LayerFidelity) -> bool:
     return bool(layer.where) or not all(map(math.isfinite, (_finite(layer.excess), _finite(layer.bound))))
 
 
-def _unknown(called: list[tuple[str, LayerFidelity]]) -> list[str]:
-    """Layers, and tokens of layers, whose inputs say nothing of a kernel."""
-    whole = [f"{component}.{layer.name}" for component, layer in called if not layer.tokens]
-    parts = {f"{component}.{layer.name}": layer.left_out or 0 for component, layer in called if layer.tokens}
-    parts = {name: count for name, count in parts.items() if count}
-    why = "inputs that are not finite or too large to be squared"
-    found = [f"{len(whole)} layers not compared, as all have {why}: {some(whole)}"] if whole else []
-    if parts:
-        number = f"{sum(parts.values())} tokens of {len(parts)} layers"
-        found.append(f"{number} left out, as they have {why}: {some([*parts])}")
-    return found
+def _unknown(record: Record, component: str, found: tuple[LayerFidelity, ...]) -> list[str]:
+    """Quantized layers of a component of whose kernel nothing is known."""
+    manifest = record.coverage.get(component)
+    parts = manifest.joined.values() if manifest is not None and manifest.joined is not UNSET else ()
+    old = {name for each in parts for name in each}
+    idle = [name for name in manifest.idle if name not in old] if manifest is not None else []
+    empty = [layer.name for layer in found if not layer.tokens]
+    told = []
+    if idle:
+        told.append(f"{component}: {len(idle)} quantized layers are never called and not compared: {some(idle)}")
+    if empty:
+        told.append(f"{component}: {len(empty)} layers not compared, as all their {_UNFIT}: {some(empty)}")
+    if not found and not idle:
+        told.append(f"{component}: none of its quantized modules is a product that can be compared")
+    return told
+
+
+def _left_out(layers: list[tuple[str, LayerFidelity]]) -> list[str]:
+    """Tokens that were not looked at."""
+    counts = {f"{component}.{layer.name}": layer.left_out or 0 for component, layer in layers}
+    named = [name for name, count in counts.items() if count]
+    tokens = sum(counts.values())
+    return [f"{tokens} tokens of {len(named)} layers left out, as their {_UNFIT}: {some(named)}"] if named else []
 
 
 def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, dtype: str, kind: str) -> str:

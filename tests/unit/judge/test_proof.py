@@ -80,7 +80,28 @@ def test_nothing_that_could_be_compared() -> None:
     """Given quantized layers of which none was compared, then that is said, and no pass."""
     found = fidelity(make_record(fidelity={"transformer": ()}))
     assert found is not None
-    assert (found.verdict, found.why) == ("void", "no layer was compared")
+    assert found.verdict == "void"
+    assert (
+        found.why
+        == "no layer was compared; transformer: none of its quantized modules is a product that can be compared"
+    )
+
+
+def test_layers_that_are_never_called() -> None:
+    """Given quantized layers that no call has used, then they are named and nothing passes; joined ones need not be."""
+    manifest = Coverage(modules=(module("encoder.conv_in"), module("to_q")), asked="int8", idle=("encoder.conv_in",))
+    record = make_record(fidelity={"vae": (make_layer(),)}, coverage={"vae": manifest})
+    found = fidelity(record)
+    assert found is not None
+    assert found.verdict == "void"
+    assert found.why.endswith("; vae: 1 quantized layers are never called and not compared: encoder.conv_in")
+    joined = msgspec.structs.replace(manifest, joined={"conv": ("encoder.conv_in",)})
+    found = fidelity(msgspec.structs.replace(record, coverage={"vae": joined}))
+    assert found is not None
+    assert found.verdict == "pass"
+    found = fidelity(msgspec.structs.replace(record, fidelity={"vae": ()}))
+    assert found is not None
+    assert (found.verdict, found.why.partition(";")[0]) == ("void", "no layer was compared")
 
 
 def test_inputs_that_say_nothing_of_a_kernel() -> None:
@@ -89,13 +110,13 @@ def test_inputs_that_say_nothing_of_a_kernel() -> None:
     found = fidelity(record_of(make_layer(), some_left))
     assert found is not None
     assert found.verdict == "pass"
-    assert "; 3 tokens of 1 layers left out, as they have inputs that are not finite" in found.why
+    assert "; 3 tokens of 1 layers left out, as their inputs are not finite" in found.why
     empty = {"tokens": 0, "left_out": 64, "error": None, "bound": None, "excess": None}
     found = fidelity(record_of(make_layer(), make_layer("proj_in", **empty)))
     assert found is not None
     assert (found.verdict, found.value) == ("void", 0.5)
-    assert "1 layers not compared, as all have inputs that are not finite" in found.why
-    assert "transformer.proj_in" in found.why
+    assert "transformer: 1 layers not compared, as all their inputs are not finite" in found.why
+    assert found.why.endswith("squared: proj_in")
 
 
 @pytest.mark.parametrize("fields", [{"bound": None}, {"excess": None}, {"excess": float("nan")}])
