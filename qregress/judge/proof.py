@@ -134,14 +134,18 @@ def fidelity(record: Record) -> Check | None:
         f"{len(layers)} layers of {sizes} kinds and sizes; nearest to what rounding allows is {component}."
         f"{worst.name}, at {_finite(worst.excess):.2f} of it (relative error {_finite(worst.error):.1e})"
     )
-    told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items()] or [healthy]
+    worst_first = sorted(wrong.items(), key=lambda each: len(each[1]), reverse=True)
+    told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in worst_first[:_SHOWN]]
+    if len(wrong) > _SHOWN:
+        more = sum(len(found) for _, found in worst_first[_SHOWN:])
+        told.append(f"and {len(wrong) - _SHOWN} more kinds of errors, in {more} layers")
     return Check(
         name=_KERNELS,
         verdict="fail" if wrong else "void" if unknown else "pass",
         value=_finite(worst.excess),
         limit=1.0,
         basis=_ROUNDING,
-        why="; ".join([*told, *left_out, *unknown]),
+        why="; ".join([*(told or [healthy]), *left_out, *unknown]),
     )
 
 
@@ -180,7 +184,8 @@ def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, 
     worst = max(found, key=lambda layer: _finite(layer.excess))
     sizes = ", ".join(dict.fromkeys(f"{layer.inputs}x{layer.outputs}" for layer in found[:_SHOWN]))
     trend = _trend(found)
-    told = f"{kind}, {trend}" if trend else kind
+    details = list(dict.fromkeys(layer.detail for layer in found if layer.detail))
+    told = ", ".join(filter(None, (kind, some(details), trend)))
     return (
         f"{component}: {len(found)} of {total} layers ({tensor}, {dtype}, {sizes}) multiply wrongly: {told}; relative "
         f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows "

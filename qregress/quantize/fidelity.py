@@ -161,7 +161,7 @@ def compare(
             other = _compared(unpacked, output.dtype, unit)
             where, excess, compared = min((where, excess, compared), (*_judge(other), other), key=_excess)
         error, bound = (_relative(part, compared.expected) for part in (compared.error, compared.allowed))
-        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else ""
+        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else None
     return LayerFidelity(
         name=name,
         tensor=_class(module),
@@ -174,7 +174,8 @@ def compare(
         loss=loss,
         where=where,
         excess=excess,
-        kind=kind,
+        kind=kind.name if kind is not None else "",
+        detail=(kind.detail if kind is not None else "") or UNSET,
         left_out=layer.left_out or UNSET,
     )
 
@@ -196,7 +197,7 @@ def _as_product(
         x, output = _patches(module, x, output, rows)
     else:
         x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
-        chosen = _spread(len(x), rows, x.device)
+        chosen = structure.spread(len(x), rows, x.device)
         x, output = x[chosen], output[chosen]
     fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
     left_out = len(x) - int(fit.sum())
@@ -220,7 +221,7 @@ def _patches(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, rows: int
     Not unfolded as a whole, which of what decodes latents takes gigabytes.
     """
     images, _, height, width = output.shape
-    chosen = _spread(images * height * width, rows, x.device)
+    chosen = structure.spread(images * height * width, rows, x.device)
     image, place = chosen // (height * width), (chosen // width % height, chosen % width)
     padding = cast("tuple[int, ...]", module.padding)  # those with a name are not compared
     padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
@@ -231,13 +232,6 @@ def _patches(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, rows: int
     )
     patches = padded[image[:, None, None], :, down[:, :, None], across[:, None, :]]  # [tokens, height, width, channels]
     return patches.permute(0, 3, 1, 2).flatten(1), output[image, :, place[0], place[1]]
-
-
-def _spread(count: int, most: int, device: torch.device) -> torch.Tensor:
-    """So many places out of a number of them, or all."""
-    if count <= most:
-        return torch.arange(count, device=device)
-    return torch.linspace(0, count - 1, most, device=device, dtype=torch.float64).round().long()
 
 
 def _unit(module: nn.Module, output: torch.Tensor) -> float:

@@ -64,6 +64,33 @@ def test_errors_that_go_with_the_number_of_inputs(errors: dict[int, float], word
     assert f"multiply wrongly: {words}" in found.why
 
 
+def test_one_fault_that_is_another_number_in_each_layer() -> None:
+    """Given forty layers that are each off by a factor of their own, then it is one sentence, with their trend."""
+    layers = [
+        make_layer(
+            f"b.{n}", where="in all", kind="proportional", detail=f"+{n}%", inputs=32 * n, error=n / 100, excess=9.0
+        )
+        for n in range(1, 41)
+    ]
+    found = fidelity(record_of(*layers))
+    assert found is not None
+    assert found.why.count("multiply wrongly") == 1
+    told = "proportional, +1%, +2%, +3% and 37 more, growing with the number of inputs;"
+    assert (
+        f"40 of 40 layers (WeightQBytesTensor, float16, 32x256, 64x256, 96x256) multiply wrongly: {told}" in found.why
+    )
+
+
+def test_many_kinds_of_errors() -> None:
+    """Given five, then those of most layers are told, and how many there are besides."""
+    layers = [make_layer(where="in all", kind=f"kind {n}", excess=9.0) for n in range(5) for _ in range(n + 1)]
+    found = fidelity(record_of(*layers))
+    assert found is not None
+    told = found.why.split("; ")
+    assert [part.partition("wrongly: ")[2] for part in told if "wrongly" in part] == ["kind 4", "kind 3", "kind 2"]
+    assert told[-1] == "and 2 more kinds of errors, in 3 layers"
+
+
 def test_a_kernel_that_gives_no_number() -> None:
     """Given an error that is not finite, which a file holds as null, then it is beyond every limit."""
     found = fidelity(record_of(make_layer(error=None, excess=None, where="not finite", kind="not finite: 1 of 2")))
