@@ -6,8 +6,10 @@ None of them needs a baseline, and none can be accepted away.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from msgspec import UNSET
 
@@ -38,7 +40,7 @@ def coverage(record: Record) -> Check | None:
     for component, manifest in manifests.items():
         quantized += sum(module.found is not None for module in manifest.modules)
         expected += sum(module.expected is not None for module in manifest.modules)
-        wrong += _uncovered(component, manifest)
+        wrong += _uncovered(component, manifest, _asked(record, "include"))
     return Check(
         name="coverage.manifest",
         verdict="fail" if wrong else "pass",
@@ -49,12 +51,18 @@ def coverage(record: Record) -> Check | None:
     )
 
 
-def _uncovered(component: str, manifest: Coverage) -> list[str]:
+def _asked(record: Record, key: str) -> Any:
+    """What the setting has for a key; ``None`` where that is the default, or not known."""
+    return record.asked.setting.get(key) if record.asked is not None else None
+
+
+def _uncovered(component: str, manifest: Coverage, include: Sequence[str] | None) -> list[str]:
     """What is not as the setting says."""
     names = [module.name for module in manifest.modules]
     wrong = []
     if manifest.asked is not None and not any(module.expected for module in manifest.modules):
-        wrong.append(f"{component}: {manifest.asked} was asked for, but none of its modules can be quantized so")
+        nothing = _outside(names, include) or "none of its modules can be quantized so"
+        wrong.append(f"{component}: {manifest.asked} was asked for, but {nothing}")
     wrong += [
         f"pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
         for pattern in manifest.unmatched
@@ -76,6 +84,15 @@ def _uncovered(component: str, manifest: Coverage) -> list[str]:
         kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
         wrong.append(f"{component}: {kept}: {some(manifest.kept)}")
     return wrong
+
+
+def _outside(names: list[str], include: Sequence[str] | None) -> str | None:
+    """That no pattern of ``include`` matches a module of a component, and one that would; ``None`` where one does."""
+    if not include or any(fnmatchcase(name, pattern) for name in names for pattern in include):
+        return None
+    inside = Counter(name.partition(".")[0] for name in names if "." in name).most_common(1)
+    hint = f", such as '{inside[0][0]}.*'" if inside else ""
+    return f"no pattern of include matches a module of it: {', '.join(include)}; add one{hint}"
 
 
 def _other_inputs(component: str, manifest: Coverage) -> list[str]:

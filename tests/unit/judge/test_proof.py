@@ -9,7 +9,7 @@ import pytest
 
 from qregress.judge.budgets import Limits
 from qregress.judge.proof import coverage, disk, fidelity, roundtrip
-from qregress.record import Coverage, ModuleCoverage, Record, Roundtrip
+from qregress.record import Asked, Coverage, ModuleCoverage, Record, Roundtrip
 from tests.making import make_layer, make_memory, make_record
 
 
@@ -18,6 +18,11 @@ def module(name: str, expected: str | None = "int8", found: str | None = "int8")
     return ModuleCoverage(
         name=name, module="Linear", expected=expected, found=found, tensor="Q", dtype="float16", bytes=8
     )
+
+
+def make_asked(setting: dict[str, Any]) -> Asked:
+    """What was asked for, as far as the setting says it."""
+    return Asked(source_sha256="0" * 64, call={}, setting=setting, workload={}, initial_sha256="1" * 64)
 
 
 def record_of(*layers: Any, **components: Any) -> Record:
@@ -195,6 +200,21 @@ def test_projections_that_were_to_be_joined() -> None:
     assert told(msgspec.structs.replace(manifest, joined={})) == (
         "transformer: fuse_qkv was asked for, but no projections were joined"
     )
+
+
+def test_a_component_that_include_leaves_out() -> None:
+    """Given include for one component and another that is to be quantized too, then a pattern for it is offered."""
+    names = ("shared", "encoder.block.0.layer.0.SelfAttention.q", "encoder.final_layer_norm")
+    manifest = Coverage(modules=tuple(module(name, None, None) for name in names), asked="float8")
+    asked = make_asked({"include": ["transformer_blocks.*", "proj_out"]})
+    found = coverage(make_record(coverage={"text_encoder": manifest}, asked=asked))
+    assert found is not None
+    assert found.verdict == "fail"
+    assert found.why == (
+        "text_encoder: float8 was asked for, but no pattern of include matches a module of it: transformer_blocks.*, "
+        "proj_out; add one, such as 'encoder.*'"
+    )
+    assert told(manifest).endswith("none of its modules can be quantized so")
 
 
 def test_a_pattern_that_only_holds_modules() -> None:
