@@ -138,7 +138,7 @@ def fidelity(record: Record) -> Check | None:
         return None
     layers = [(component, layer) for component, found in record.fidelity.items() for layer in found if layer.tokens]
     unknown = [text for component, found in record.fidelity.items() for text in _unknown(record, component, found)]
-    left_out = _left_out(layers)
+    beside = [*_left_out(layers), *_before(record)]
     if not layers:
         return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why="; ".join(["no layer was compared", *unknown]))
     wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
@@ -162,7 +162,7 @@ def fidelity(record: Record) -> Check | None:
         value=_finite(worst.excess),
         limit=1.0,
         basis=_ROUNDING,
-        why="; ".join([*(told or [healthy]), *left_out, *unknown]),
+        why="; ".join([*(told or [healthy]), *beside, *unknown]),
     )
 
 
@@ -194,6 +194,16 @@ def _left_out(layers: list[tuple[str, LayerFidelity]]) -> list[str]:
     named = [name for name, count in counts.items() if count]
     tokens = sum(counts.values())
     return [f"{tokens} tokens of {len(named)} layers left out, as their {_UNFIT}: {some(named)}"] if named else []
+
+
+def _before(record: Record) -> list[str]:
+    """That other kernels may run: layers are looked at before a pipeline is compiled, or its weights moved about."""
+    told = []
+    if _asked(record, "compile"):
+        told.append("compared before compiling: nothing is known of compiled kernels")
+    if _asked(record, "offload"):
+        told.append(f"compared before offload = '{_asked(record, 'offload')}' moves weights")
+    return told
 
 
 def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, dtype: str, kind: str) -> str:

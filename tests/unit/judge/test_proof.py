@@ -119,6 +119,22 @@ def test_nothing_that_could_be_compared() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"compile": True}, "; compared before compiling: nothing is known of compiled kernels"),
+        ({"offload": "group"}, "; compared before offload = 'group' moves weights"),
+        ({}, "(relative error 3.0e-04)"),
+    ],
+)
+def test_kernels_before_what_is_run(setting: dict[str, Any], words: str) -> None:
+    """Given a pipeline that is compiled or offloaded after its layers were compared, then a pass says so."""
+    found = fidelity(msgspec.structs.replace(record_of(make_layer()), asked=make_asked(setting)))
+    assert found is not None
+    assert found.verdict == "pass"
+    assert found.why.endswith(words)
+
+
 def test_layers_that_are_never_called() -> None:
     """Given quantized layers that no call has used, then they are named and nothing passes; joined ones need not be."""
     manifest = Coverage(modules=(module("encoder.conv_in"), module("to_q")), asked="int8", idle=("encoder.conv_in",))
