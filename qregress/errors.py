@@ -38,6 +38,10 @@ class FactoryError(ProduceError):
     """A registered factory failed, or returned what cannot be a reference. Its cause, if any, is the user's own."""
 
 
+class Unavailable(ProduceError):
+    """What is asked of a cell that ran cannot be told, or not any more. The cell and whoever ran it stand."""
+
+
 class Refused(QregressError):
     """A cell is not produced, as it could not count: its folder is another run's, or it was tried before."""
 
