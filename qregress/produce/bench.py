@@ -101,6 +101,7 @@ class Bench:
             pipeline,
             self._unquantized.load(cell.setting.dtype),
             run,
+            components=self._unquantized.fitted(cell).setting.weights,
             whole=left(made.rows(prompts)),
             score="lpips" if trained else "latents",
             prompts=prompts,
