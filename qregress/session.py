@@ -153,7 +153,7 @@ class Session:
 
     def _blamed(self, cell: Cell, record: Record, reference: Record | None, result: CellResult) -> CellResult:
         """The result with what carries the loss, where its quality is what failed."""
-        prompts = suspects(record, reference, result)
+        prompts = suspects(record, reference, result) if self.config.run.blame else ()
         if not prompts:
             return result
         lost, offload = "what carries its loss could not be told", cell.setting.offload

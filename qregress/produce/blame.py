@@ -34,8 +34,8 @@ def blame(
 ) -> Blame:
     """Restore each quantized component alone, then each block alone of the component whose restoring helps most.
 
-    ``pristine``: the unquantized pipeline in the same compute dtype; ``components``: those that are quantized, as others
-    may be copies too, to be compiled. ``distance`` generates some prompts, those at ``prompts``, and returns their mean
+    ``pristine``: the unquantized pipeline in the same compute dtype; ``components``: the quantized ones, as others may
+    be copies too, to be compiled. ``distance`` generates some prompts, those at ``prompts``, and returns their mean
     distance to the reference's in ``score``; ``whole``: the same of ``pipeline`` as it is. ``on_step`` is told how many
     calls of ``distance`` are done, and how many there will be as far as that is known.
 

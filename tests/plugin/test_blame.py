@@ -86,6 +86,14 @@ def test_a_refusal_costs_no_worker(project: Project) -> None:
     assert project.produced("closed") == ["pixart-1.log"]  # at the end of the run
 
 
+def test_it_can_be_switched_off(project: Project) -> None:
+    """Given a configuration that does not want it, then a failing cell costs no further call, and nothing is said."""
+    project.behave({INT8: FAR})
+    project.configure(("[baselines]", "[run]\nblame = false\n[baselines]"))
+    project.run().assert_outcomes(passed=2, failed=1)
+    assert (project.produced("blame"), note(project)) == ([], [])
+
+
 def test_what_is_offloaded_is_not_asked(project: Project) -> None:
     """Given components that are moved about, which cannot be exchanged, then a note says so without asking."""
     project.behave({INT8: FAR})
