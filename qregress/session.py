@@ -13,7 +13,7 @@ from qregress.config import EVERYTHING, Config
 from qregress.device_lock import device_lock
 from qregress.errors import StoreError, Unavailable
 from qregress.judge.blame import suspects, told
-from qregress.judge.regression import History
+from qregress.judge.history import History
 from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker

@@ -121,9 +121,9 @@ def make_scores(**fields: Any) -> Scores:
     return Scores(**({"lpips": (0.01, 0.02)} | fields))
 
 
-def make_timing(seconds: float, reference: float, pairs: int = 8) -> Timing:
+def make_timing(seconds: float, reference: float, pairs: int = 8, **fields: Any) -> Timing:
     """Interleaved pairs without noise."""
-    return Timing(samples_s=(seconds,) * pairs, reference_s=(reference,) * pairs)
+    return Timing(samples_s=(seconds,) * pairs, reference_s=(reference,) * pairs, **fields)
 
 
 def make_check(verdict: Verdict, name: str = "quality.lpips", why: str = "because") -> Check:
@@ -131,17 +131,20 @@ def make_check(verdict: Verdict, name: str = "quality.lpips", why: str = "becaus
     return Check(name=name, verdict=verdict, value=0.1, limit=0.05, basis="budget", why=why)
 
 
-def make_fingerprint(device_class: str = "cpu-test", name: str = "a CPU", threads: int = 2) -> Fingerprint:
+def make_fingerprint(
+    device_class: str = "cpu-test", name: str = "a CPU", threads: int = 2, **fields: Any
+) -> Fingerprint:
     """Where a record was made, as far as a check looks at it."""
     return Fingerprint(
         python="3",
         platform="test",
-        device="cpu",
+        device=device_class.partition("-")[0],
         device_name=name,
         device_bytes=0,
         threads=threads,
         packages={},
         device_class=device_class,
+        **fields,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from qregress.cli import common
 from qregress.errors import ConfigError
-from qregress.judge.regression import History
+from qregress.judge.history import History
 from qregress.judge.verdict import judge
 from qregress.matrix import reference_of
 from qregress.record import CellResult, Record

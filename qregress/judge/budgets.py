@@ -29,7 +29,7 @@ class Limit(msgspec.Struct, frozen=True):
 WORST_FACTOR = 4.0
 
 _FACTOR_OR_BYTES = ("memory", "memory_peak", "disk")
-_FACTOR_OR_SECONDS = ("latency",)
+_FACTOR_OR_SECONDS = ("latency", "busy")
 _PLAIN = ("lpips", "lpips_worst", "clip_drop", "clip_drop_worst", "latents", "motion", "motion_worst")
 
 _DEVICE = "device"
@@ -45,7 +45,8 @@ class Limits(msgspec.Struct, frozen=True):
     much the cosine between image and prompt may fall (a hundredth is one point of CLIP score). ``latents``: mean
     relative L2. ``motion``, ``motion_worst``: relative L2 of what changes from frame to frame of a video. ``memory``,
     ``memory_peak``: bytes or a factor. ``disk``: of the files of a round trip, bytes or a factor of what the same
-    components of the reference store. ``latency``: seconds or a factor. ``device``: a pattern of device classes; the
+    components of the reference store. ``latency``, ``busy``: seconds or a factor, of whole calls and of what a CUDA
+    device was busy in them. ``device``: a pattern of device classes; the
     table's limits in bytes and seconds bind only there.
     """
 

@@ -14,13 +14,12 @@ import msgspec
 
 from qregress import units
 from qregress.frames import of_entry, where
-from qregress.judge import proof, regression
+from qregress.judge import proof, regression, timing
 from qregress.judge.budgets import WORST_FACTOR, Limit
-from qregress.judge.regression import History
+from qregress.judge.history import History
 from qregress.matrix import REFERENCE
 from qregress.metrics import MetricError, require_same
-from qregress.record import Check, Problem, Record, Verdict
-from qregress.stats import CONFIDENCE, FEWEST, ratio
+from qregress.record import Check, Problem, Record
 
 Limits = dict[str, Limit]
 
@@ -227,49 +226,13 @@ def memory_peak(subject: Subject) -> Check | None:
 
 
 def latency(subject: Subject) -> Check | None:
-    """Seconds per pipeline call, as a ratio to the reference taken in the same session, or absolute."""
-    limit, timing = subject.limits.get("latency"), subject.record.timing
-    if limit is None or timing is None or not timing.samples_s or subject.record.setting == REFERENCE:
-        return None
-    if not limit.relative:
-        elsewhere = _elsewhere("latency.budget", limit, statistics.median(timing.samples_s), subject.record)
-        return elsewhere or _absolute_latency(timing.samples_s, limit)
-    found = ratio(timing.samples_s, timing.reference_s) if len(timing.reference_s) == len(timing.samples_s) else None
-    if found is None:
-        return Check(
-            name="latency.ratio", verdict="void", basis=limit.basis, why=f"fewer than {FEWEST} interleaved pairs"
-        )
-    span = f"{CONFIDENCE:.0%} interval {found.low:.3f} to {found.high:.3f}"
-    interval = f"{found.value:.3f}x, {span}, {len(timing.samples_s)} pairs"
-    verdict: Verdict
-    if not found.excludes(limit.value):
-        verdict, why = "void", f"too noisy to decide: {interval} straddles {limit.value:g}x ({limit.basis})"
-    else:
-        verdict = "fail" if found.low > limit.value else "pass"
-        why = f"{interval}, limit {limit.value:g}x ({limit.basis})"
-    return Check(
-        name="latency.ratio",
-        verdict=verdict,
-        value=found.value,
-        worst=found.high,
-        limit=limit.value,
-        basis=limit.basis,
-        why=why,
-    )
+    """Seconds per pipeline call."""
+    return timing.latency(subject.record, subject.limits.get("latency"), _elsewhere)
 
 
-def _absolute_latency(samples: Sequence[float], limit: Limit) -> Check:
-    value = statistics.median(samples)
-    verdict: Verdict = "fail" if value > limit.value else "pass"
-    why = f"median {units.format_seconds(value)}, limit {units.format_seconds(limit.value)} ({limit.basis})"
-    return Check(
-        name="latency.budget",
-        verdict=verdict,
-        value=value,
-        limit=limit.value,
-        basis=limit.basis,
-        why=why,
-    )
+def busy(subject: Subject) -> Check | None:
+    """Seconds in which a CUDA device was busy per call."""
+    return timing.busy(subject.record, subject.limits.get("busy"), _elsewhere)
 
 
 #: In the order in which they are shown.
@@ -287,6 +250,7 @@ CHECKS: tuple[Callable[[Subject], Check | None], ...] = (
     memory_static,
     memory_peak,
     latency,
+    busy,
 )
 
 
@@ -302,6 +266,7 @@ CHECK_NAMES = (
         "memory.peak",
         "latency.ratio",
         "latency.budget",
+        "latency.busy",
         "drift.reference",
     ),
     *(f"regression.{check.__name__}" for check in regression.REGRESSIONS),

@@ -9,6 +9,8 @@ import math
 from collections import defaultdict
 from fnmatch import fnmatchcase
 
+from msgspec import UNSET
+
 from qregress import units
 from qregress.errors import nearest
 from qregress.judge.budgets import Limit
@@ -16,6 +18,7 @@ from qregress.judge.manifest import some
 from qregress.record import Check, Coverage, LayerFidelity, Record
 
 _SHOWN = 3
+_KERNELS, _ROUNDING = "kernel.fidelity", "rounding in the compute dtype, over each layer's own inputs"
 #: Unit roundoff: half a unit in the last place.
 _UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 #: What a reload may change: of a kernel chosen anew, each step's output is rounded otherwise, and guidance amplifies
@@ -64,10 +67,42 @@ def _uncovered(component: str, manifest: Coverage) -> list[str]:
     wrong += [
         f"{component}: {len(found)} of {total} modules are {text}: {some(found)}" for text, found in missed.items()
     ]
+    wrong += _other_inputs(component, manifest)
+    if manifest.joined is not UNSET:
+        wrong += _unjoined(component, manifest, manifest.joined)
     if manifest.kept:
         beside = f"{units.format_bytes(manifest.kept_bytes)} beside the quantized ones"
         kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
         wrong.append(f"{component}: {kept}: {some(manifest.kept)}")
+    return wrong
+
+
+def _other_inputs(component: str, manifest: Coverage) -> list[str]:
+    """Modules whose inputs are quantized otherwise than asked; of one that is never called nobody knows a scale."""
+    missed: dict[str, list[str]] = {}
+    for module in manifest.modules:
+        if module.activations is not UNSET and module.name not in manifest.idle:
+            expected, found = module.activations
+            if expected != found:
+                text = f"{found or 'unquantized'} instead of {expected or 'unquantized'}"
+                missed.setdefault(text, []).append(module.name)
+    total = len(manifest.modules)
+    return [
+        f"{component}: inputs of {len(found)} of {total} modules are {text}: {some(found)}"
+        for text, found in missed.items()
+    ]
+
+
+def _unjoined(component: str, manifest: Coverage, joined: dict[str, tuple[str, ...]]) -> list[str]:
+    """Projections that were to be joined: each new one is called, and none of the old ones any more."""
+    if not joined:
+        return [f"{component}: fuse_qkv was asked for, but no projections were joined"]
+    quantized = {module.name for module in manifest.modules if module.found is not None}
+    unused = [name for name in joined if name in quantized.intersection(manifest.idle)]
+    used = [name for parts in joined.values() for name in parts if name in quantized.difference(manifest.idle)]
+    wrong = [f"{component}: {len(unused)} joined projections are never called: {some(unused)}"] if unused else []
+    if used:
+        wrong.append(f"{component}: {len(used)} projections that were joined are still called: {some(used)}")
     return wrong
 
 
@@ -83,12 +118,14 @@ def fidelity(record: Record) -> Check | None:
     """Every quantized layer returns the product of the weights that it stands for, within the dtype's rounding."""
     if not record.fidelity:
         return None
-    layers = [(component, layer) for component, found in record.fidelity.items() for layer in found]
+    called = [(component, layer) for component, found in record.fidelity.items() for layer in found]
+    layers = [(component, layer) for component, layer in called if layer.tokens]
+    unknown = _unknown(called)
     if not layers:
-        return None
+        return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why="; ".join(["no layer was compared", *unknown]))
     wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
     for component, layer in layers:
-        if layer.where:
+        if _is_wrong(layer):
             wrong[component, layer.tensor, layer.dtype, layer.kind].append((component, layer))
     component, worst = max(layers, key=lambda each: _finite(each[1].excess))
     sizes = len({(layer.tensor, layer.inputs, layer.outputs, layer.dtype) for _, layer in layers})
@@ -96,15 +133,33 @@ def fidelity(record: Record) -> Check | None:
         f"{len(layers)} layers of {sizes} kinds and sizes; nearest to what rounding allows is {component}."
         f"{worst.name}, at {_finite(worst.excess):.2f} of it (relative error {_finite(worst.error):.1e})"
     )
+    told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items()] or [healthy]
     return Check(
-        name="kernel.fidelity",
-        verdict="fail" if wrong else "pass",
+        name=_KERNELS,
+        verdict="fail" if wrong else "void" if len(layers) < len(called) else "pass",
         value=_finite(worst.excess),
         limit=1.0,
-        basis="rounding in the compute dtype, over each layer's own inputs",
-        why="; ".join(_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items())
-        or healthy,
+        basis=_ROUNDING,
+        why="; ".join([*told, *unknown]),
     )
+
+
+def _is_wrong(layer: LayerFidelity) -> bool:
+    """A bound or a share of it that is not finite is one that nothing was held against."""
+    return bool(layer.where) or not all(map(math.isfinite, (_finite(layer.excess), _finite(layer.bound))))
+
+
+def _unknown(called: list[tuple[str, LayerFidelity]]) -> list[str]:
+    """Layers, and tokens of layers, whose inputs say nothing of a kernel."""
+    whole = [f"{component}.{layer.name}" for component, layer in called if not layer.tokens]
+    parts = {f"{component}.{layer.name}": layer.left_out or 0 for component, layer in called if layer.tokens}
+    parts = {name: count for name, count in parts.items() if count}
+    why = "inputs that are not finite or too large to be squared"
+    found = [f"{len(whole)} layers not compared, as all have {why}: {some(whole)}"] if whole else []
+    if parts:
+        number = f"{sum(parts.values())} tokens of {len(parts)} layers"
+        found.append(f"{number} left out, as they have {why}: {some([*parts])}")
+    return found
 
 
 def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, dtype: str, kind: str) -> str:
@@ -115,8 +170,8 @@ def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, 
     told = f"{kind}, {trend}" if trend else kind
     return (
         f"{component}: {len(found)} of {total} layers ({tensor}, {dtype}, {sizes}) multiply wrongly: {told}; relative "
-        f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows {worst.where}: "
-        f"{some([layer.name for layer in found])}"
+        f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows "
+        f"{worst.where or 'at all'}: {some([layer.name for layer in found])}"
     )
 
 
@@ -134,8 +189,8 @@ def _trend(found: list[LayerFidelity]) -> str:
 
 
 def _finite(value: float | None) -> float:
-    """Infinity for what was not finite: it is beyond every limit."""
-    return math.inf if value is None else value
+    """Infinity for what was not finite, which a file holds as null: it is beyond every limit."""
+    return math.inf if value is None or math.isnan(value) else value
 
 
 def roundtrip(record: Record) -> Check | None:

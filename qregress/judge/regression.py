@@ -6,58 +6,43 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from qregress import units
 from qregress.frames import of_entry, prompts_of
-from qregress.judge import manifest
-from qregress.judge.noise import NOISY, latency_margin, margin, memory_margin, prompt_margin
+from qregress.judge import manifest, timing_regression
+from qregress.judge.history import History, gone, new
+from qregress.judge.noise import margin, memory_margin, prompt_margin
 from qregress.metrics import MetricError, require_same
 from qregress.record import Check, Record, Scores
-from qregress.stats import FEWEST, Ratio, ratio
-from qregress.store.baseline import Baseline, Entry
 
 #: Scores that mean something only beside the weights that gave them.
 _LEARNED = ("lpips", "clip")
 
 
-class History(msgspec.Struct, frozen=True):
-    """What a record is compared with.
-
-    ``entry``: what was accepted; ``missing``: why there is none. ``moved``: levels of 8 bits, root mean square, between
-    each accepted reference image and today's; ``None`` where images are not kept. Called only where digests differ.
-    """
-
-    entry: Entry | None
-    missing: str = ""
-    moved: Callable[[], tuple[float, ...] | None] = lambda: None
-
-
 def lpips(record: Record, history: History) -> Check | None:
     """Perceptual distance to the reference, mean and prompt by prompt."""
     if record.scores is None or not record.scores.lpips:
-        return _gone("regression.lpips", history, lambda was: was.scores is not None and bool(was.scores.lpips))
+        return gone("regression.lpips", history, lambda was: was.scores is not None and bool(was.scores.lpips))
     return _compared("regression.lpips", "lpips", record, history, lambda scores: scores.lpips)
 
 
 def clip(record: Record, history: History) -> Check | None:
     """The paired drop of the CLIP score, in cosine; of a reference, its distance below a perfect score."""
     if record.scores is None or not record.scores.clip:
-        return _gone("regression.clip", history, lambda was: was.scores is not None and bool(was.scores.clip))
+        return gone("regression.clip", history, lambda was: was.scores is not None and bool(was.scores.clip))
     return _compared("regression.clip", "clip", record, history, _drops)
 
 
 def latents(record: Record, history: History) -> Check | None:
     """Relative L2 of the final latents against the reference's: what no decoder and no rounding has hidden."""
     if record.scores is None or not record.scores.latents:
-        return _gone("regression.latents", history, lambda was: was.scores is not None and bool(was.scores.latents))
+        return gone("regression.latents", history, lambda was: was.scores is not None and bool(was.scores.latents))
     return _compared("regression.latents", "latents", record, history, lambda scores: scores.latents)
 
 
 def motion(record: Record, history: History) -> Check | None:
     """Of a video: relative L2 of the differences of neighbouring frames against the reference's."""
     if record.scores is None or not record.scores.motion:
-        return _gone("regression.motion", history, lambda was: was.scores is not None and bool(was.scores.motion))
+        return gone("regression.motion", history, lambda was: was.scores is not None and bool(was.scores.motion))
     return _compared("regression.motion", "motion", record, history, lambda scores: scores.motion or ())
 
 
@@ -65,9 +50,9 @@ def memory(record: Record, history: History) -> Check | None:
     """Bytes allocated after the run; the worst is the peak."""
     name, entry = "regression.memory", history.entry
     if record.memory is None:
-        return _gone(name, history, lambda was: was.memory is not None)
+        return gone(name, history, lambda was: was.memory is not None)
     if entry is None or entry.baseline.memory is None:
-        return _new(name, history)
+        return new(name, history)
     now, was = record.memory, entry.baseline.memory
     limit, peak_limit = (value + memory_margin(value) for value in (was.static_bytes, was.peak_bytes))
     failed = [
@@ -93,59 +78,6 @@ def memory(record: Record, history: History) -> Check | None:
     )
 
 
-def latency(record: Record, history: History) -> Check | None:
-    """The ratio to the reference of the same session against the accepted ratio; both were interleaved."""
-    timing, name, entry = record.timing, "regression.latency", history.entry
-    old = entry.accepted.timing if entry is not None else None
-    if timing is None or not timing.reference_s:
-        return _gone(name, history, lambda _: old is not None and bool(old.reference_s))
-    now = ratio(timing.samples_s, timing.reference_s)
-    if entry is None or old is None:
-        return _new(name, history)
-    was = ratio(old.samples_s, old.reference_s)
-    void = _no_ratio(record, entry, now, was)
-    if void is not None or now is None or was is None:
-        return Check(name=name, verdict="void", value=now.value if now is not None else None, why=void or "no ratio")
-    added = latency_margin(was)
-    limit = was.value + added.value
-    text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
-    if not now.excludes(limit):
-        return Check(
-            name=name,
-            verdict="void",
-            value=now.value,
-            limit=limit,
-            basis=added.basis,
-            why=f"too noisy: {text}",
-        )
-    return Check(
-        name=name,
-        verdict="fail" if now.low > limit else "pass",
-        value=now.value,
-        worst=now.high,
-        limit=limit,
-        basis=added.basis,
-        why=text,
-        better=now.high < was.value - added.value,
-    )
-
-
-def _no_ratio(record: Record, entry: Entry, now: Ratio | None, was: Ratio | None) -> str | None:
-    """Why two ratios cannot be held against each other."""
-    if now is None or was is None:
-        return f"fewer than {FEWEST} interleaved pairs {'now' if now is None else 'when it was accepted'}"
-    mine, theirs = record.fingerprint, entry.accepted.fingerprint
-    if mine is not None and (mine.device_name, mine.threads) != (theirs.device_name, theirs.threads):
-        return (
-            f"accepted on {theirs.device_name} with {theirs.threads} threads, this is {mine.device_name} with "
-            f"{mine.threads}: their ratios are not comparable"
-        )
-    if was.high - was.low > 2 * NOISY * was.value:
-        told = f"{was.value:.3f}x, interval {was.low:.3f} to {was.high:.3f}"
-        return f"the accepted ratio is too noisy: {told}; accept a calmer run"
-    return None
-
-
 def coverage(record: Record, history: History) -> Check | None:
     """The same modules in the same tensor classes, which name the kernels; other bytes are ``memory``'s business.
 
@@ -153,10 +85,10 @@ def coverage(record: Record, history: History) -> Check | None:
     """
     name, entry = "regression.coverage", history.entry
     if not record.coverage:
-        return _gone(name, history, lambda was: was.coverage is not None)
+        return gone(name, history, lambda was: was.coverage is not None)
     now = manifest.summarize(record.coverage)
     if entry is None or entry.baseline.coverage is None or now is None:
-        return _new(name, history)
+        return new(name, history)
     accepted = entry.baseline.manifest
     words = (
         manifest.differences(accepted, manifest.lines(record.coverage))
@@ -177,7 +109,7 @@ def drift(record: Record, history: History) -> Check | None:
     """Did the unquantized model itself move? Its pixels against the accepted ones, where they differ at all."""
     name, entry = "drift.reference", history.entry
     if entry is None:
-        return _new(name, history)
+        return new(name, history)
     was = entry.baseline
     if record.images_sha256 is not None and record.images_sha256 == was.images_sha256:
         return Check(
@@ -216,7 +148,7 @@ def _compared(
     """A score of each prompt, or frame of its video, against the accepted one of the same."""
     entry = history.entry
     if entry is None or entry.baseline.scores is None or record.scores is None:
-        return _new(name, history)
+        return new(name, history)
     before, now = _finite(pick(entry.baseline.scores)), _finite(pick(record.scores))
     if len(before) != len(now):
         what = "prompts" if prompts_of(record, range(len(now)), len(now)) == len(now) else "frames"
@@ -256,21 +188,6 @@ def _compared(
     )
 
 
-def _gone(name: str, history: History, had: Callable[[Baseline], bool]) -> Check | None:
-    """What was measured when it was accepted and is not any more would else be judged by nobody."""
-    if history.entry is None or not had(history.entry.baseline):
-        return None
-    return Check(
-        name=name,
-        verdict="fail",
-        why="was measured when it was accepted, and is not now; if that is meant, accept this run",
-    )
-
-
-def _new(name: str, history: History) -> Check:
-    return Check(name=name, verdict="new", why=history.missing or "the accepted record has no such figure")
-
-
 def _drops(scores: Scores) -> tuple[float, ...]:
     base = scores.clip_reference or (100.0,) * len(scores.clip)
     return tuple((was - now) / 100 for now, was in zip(scores.clip, base, strict=True))
@@ -295,6 +212,7 @@ REGRESSIONS: tuple[Callable[[Record, History], Check | None], ...] = (
     latents,
     motion,
     memory,
-    latency,
+    timing_regression.latency,
+    timing_regression.busy,
     coverage,
 )

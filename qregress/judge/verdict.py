@@ -6,17 +6,18 @@ import datetime as dt
 import statistics
 from collections.abc import Sequence
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from qregress import units
 from qregress.judge import checks, waivers
 from qregress.judge.blame import told
 from qregress.judge.budgets import Limit
+from qregress.judge.history import History
 from qregress.judge.manifest import summarize
-from qregress.judge.regression import History
+from qregress.judge.noise import HOST_BOUND
 from qregress.judge.waivers import Waiver
 from qregress.matrix import REFERENCE
-from qregress.record import CellResult, Check, LatencySummary, Record, Verdict
+from qregress.record import CellResult, Check, LatencySummary, Record, Timing, Verdict
 from qregress.stats import ratio
 
 #: From worst to best: a cell is as bad as its worst check.
@@ -91,7 +92,15 @@ def _latency(record: Record) -> LatencySummary | None:
         ratio=found.value if found else None,
         ratio_low=found.low if found else None,
         ratio_high=found.high if found else None,
+        busy_s=min(timing.busy_s) if timing.busy_s else UNSET,
+        busy_ratio=_or_unset(timing.busy_ratio),
+        host_bound=_or_unset(timing.host_bound),
+        stages=timing.stages,
     )
+
+
+def _or_unset(value: float | None) -> float | UnsetType:
+    return UNSET if value is None else value
 
 
 def _scores(record: Record) -> dict[str, float | None]:
@@ -159,9 +168,20 @@ def _notes(record: Record) -> tuple[str, ...]:
         notes.append(f"against the FP16 reference, which does not gate it: LPIPS mean {mean:.4f}, worst {worst:.4f}")
     if record.asked is not None and record.asked.setting.get("fuse_qkv"):
         notes += _left_by_fusing(record)
+    notes += _waiting(record.timing)
     if record.blame is not UNSET:
         notes.append(told(record.blame))
     return tuple(notes)
+
+
+def _waiting(timing: Timing | None) -> list[str]:
+    """Where wall time is the host's, it says little of a GPU's kernels."""
+    share = timing.host_bound if timing is not None else None
+    if timing is None or not timing.busy_s or share is None or share <= HOST_BOUND:
+        return []
+    beside = f", {timing.busy_ratio:.3f}x its reference" if timing.busy_ratio is not None else ""
+    least = units.format_seconds(min(timing.busy_s))
+    return [f"the device waits for its host in {share:.0%} of a call; it is busy for {least}{beside}"]
 
 
 def _left_by_fusing(record: Record) -> list[str]:

@@ -14,20 +14,23 @@ from diffusers import DiffusionPipeline
 from msgspec import UNSET, UnsetType
 
 from qregress.errors import Unavailable
-from qregress.matrix import REFERENCE, Cell, Pipeline, Setting
+from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload
 from qregress.produce import files, scoring
 from qregress.produce.blame import blame
 from qregress.produce.calibration import calibrate
 from qregress.produce.determinism import settle
+from qregress.produce.disturbance import disturbances
 from qregress.produce.execution import copied, is_placed, place, unable
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, OnStep, call_arguments, join
 from qregress.produce.latency import latency_pass
 from qregress.produce.memory import Window, account, loaded, watch
 from qregress.produce.noise import measure
+from qregress.produce.profiling import busy_pairs
 from qregress.produce.proof import Proof, prove
 from qregress.produce.protocol import Event, Options, Progress, Say
 from qregress.produce.roundtrip import roundtrip
+from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import timed
 from qregress.produce.training import train
 from qregress.produce.unquantized import Unquantized
@@ -131,12 +134,16 @@ class Bench:
         parts: list[Generated] = []
 
         def run(batch: range) -> None:
-            parts.append(self._unquantized.call(pipeline, workload, batch, initial))
+            parts.append(self._staged(pipeline, workload, initial, marks, batch))
 
         samples = []
-        for index, batch in enumerate(batches):
-            samples.append(timed(partial(run, batch), self._options.device))
-            self._emit(Progress(cell.id, "images", index + 1, len(batches)))
+        marks: list[Marks] = []
+        with disturbances(self._options.device) as disturbed:
+            for index, batch in enumerate(batches):
+                samples.append(timed(partial(run, batch), self._options.device))
+                self._emit(Progress(cell.id, "images", index + 1, len(batches)))
+        again = partial(self._unquantized.call, pipeline, workload, batches[0], initial)
+        busy, _ = busy_pairs(again, again, self._options.device)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
         kept = files.save_generated(self._out.cell(cell.id), made, initial)
@@ -148,7 +155,12 @@ class Bench:
             asked=self._unquantized.asked(cell, initial),
             repeatable=first.equals(parts[0]),
             memory=account(modules(pipeline), window, self._options.device),
-            timing=Timing(samples_s=tuple(samples[: len(workload.timed_batches())])),
+            timing=Timing(
+                samples_s=tuple(samples[: len(workload.timed_batches())]),
+                busy_s=busy or UNSET,
+                stages=typical(marks) or UNSET,
+                disturbed=disturbed.told() or UNSET,
+            ),
             scores=scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained),
         )
 
@@ -186,10 +198,11 @@ class Bench:
             place(pipeline, setting, options.device, lambda text: self._emit(Say(text)))
             run(pipeline, first_batch)
         reference = self._unquantized.pipeline("float16")
+        marks: list[Marks] = []
         first, window = self._watch(cell, pipeline, first_batch, initial)
         passed = latency_pass(
-            partial(run, pipeline),
-            partial(run, reference),
+            partial(self._staged, pipeline, workload, initial, marks),
+            partial(self._staged, reference, workload, initial, []),
             expected,
             workload,
             options,
@@ -221,7 +234,7 @@ class Bench:
             repeatable=passed.repeatable and first.equals(passed.made.rows(first_batch)),
             reference_repeatable=passed.reference_repeatable,
             memory=memory,
-            timing=passed.timing,
+            timing=msgspec.structs.replace(passed.timing, stages=typical(marks) or UNSET),
             coverage=proof.coverage,
             fidelity=proof.fidelity,
             roundtrip=trip,
@@ -230,6 +243,15 @@ class Bench:
             scores=self._score(cell, passed.made, gated),
             beside=self._score(cell, passed.made, expected) if gated is not expected else UNSET,
         )
+
+    def _staged(
+        self, pipeline: DiffusionPipeline, workload: Workload, initial: torch.Tensor, marks: list[Marks], batch: range
+    ) -> Generated:
+        """One call with its stages marked, which is added to ``marks``."""
+        with watched(pipeline, self._options.device) as mine:
+            made = self._unquantized.call(pipeline, workload, batch, initial, mine.on_step)
+        marks.append(mine)
+        return made
 
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options

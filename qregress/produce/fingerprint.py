@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from msgspec import UNSET
 
 from qregress.record import Fingerprint
 
@@ -36,6 +37,7 @@ def fingerprint(device: str) -> Fingerprint:
         threads=torch.get_num_threads(),
         packages={package: found for package in PACKAGES if (found := _version(package)) is not None},
         device_class=device_class(device),
+        host=_cpu()[0] if device.startswith("cuda") else UNSET,
     )
 
 

@@ -180,15 +180,16 @@ def generate(
             output_type="pt",
             **arguments,
         )
-    images = output[0].float().cpu()
+    images = output[0].float()
     frames = images.shape[1] if images.ndim == _VIDEO else 1
     images = images.flatten(0, 1) if images.ndim == _VIDEO else images
-    final = steps[-1].cpu()
+    final = steps[-1]
     finite = images.isfinite().flatten(1).all(1) & final.isfinite().flatten(1).all(1).repeat_interleave(frames)
+    # Rounded where they are: the host would take longer than the device, within what is timed.
     return Generated(
-        images=(images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8),
-        finite=finite,
-        latents=final,
+        images=(images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu(),
+        finite=finite.cpu(),
+        latents=final.cpu(),
         trajectory=torch.stack(steps, dim=1).float().cpu(),
         frames=frames,
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET
 
 from qregress.matrix import Workload
+from qregress.produce.disturbance import disturbances
 from qregress.produce.generate import Generated, join
+from qregress.produce.profiling import busy_pairs
 from qregress.produce.protocol import Options
 from qregress.produce.timing import interleave
 from qregress.record import Timing
@@ -39,7 +42,8 @@ def latency_pass(
 ) -> Passed:
     """Time pairs of full batches, compare their images between pairs, then run what is left over of the prompts.
 
-    The reference's images are known: it runs again for its time alone, so not once for each prompt.
+    The reference's images are known: it runs again for its time alone, so not once for each prompt. On CUDA further
+    calls are profiled, which would be no fair samples of wall time.
     """
     seen: dict[int, Generated] = {}
     fresh: list[tuple[bool, range, Generated]] = []
@@ -52,15 +56,21 @@ def latency_pass(
         fresh.clear()
         on_pair(done, total)
 
-    timing = interleave(
-        lambda batch: fresh.append((True, batch, cell(batch))),
-        lambda batch: fresh.append((False, batch, reference(batch))),
-        workload.timed_batches(),
-        device=options.device,
-        pairs=options.pairs,
-        time_s=options.time_s,
-        resolve=resolve,
-        on_pair=compare,
+    with disturbances(options.device) as disturbed:
+        timing = interleave(
+            lambda batch: fresh.append((True, batch, cell(batch))),
+            lambda batch: fresh.append((False, batch, reference(batch))),
+            workload.timed_batches(),
+            device=options.device,
+            pairs=options.pairs,
+            time_s=options.time_s,
+            resolve=resolve,
+            on_pair=compare,
+        )
+    first = workload.batches()[0]
+    busy, reference_busy = busy_pairs(lambda: cell(first), lambda: reference(first), options.device)
+    timing = msgspec.structs.replace(
+        timing, disturbed=disturbed.told() or UNSET, busy_s=busy or UNSET, reference_busy_s=reference_busy or UNSET
     )
     for batch in workload.batches():
         if batch.start not in seen:

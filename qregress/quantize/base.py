@@ -109,6 +109,14 @@ class Backend(Protocol):
     def weight_type(self, module: nn.Module) -> str | None:
         """The type of a module's weight as a configuration names it, ``None`` for a weight that is not quantized."""
 
+    def activation_type(self, module: nn.Module) -> str | None:
+        """The type that a quantized module's inputs are quantized to, as a setting names it; ``None``: to none.
+
+        Of one without the scale that calibration would have set, some other word. Optional.
+        """
+        _ = module
+        return None
+
     def packing(self, module: nn.Module) -> str:
         """How the scales of a quantized weight lie: ``axis 0``, ``group 128``, ``block 64``, ``tensor``; else empty."""
 

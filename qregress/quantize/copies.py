@@ -28,6 +28,14 @@ def copies(pristine: DiffusionPipeline, specs: dict[str, Spec]) -> dict[str, nn.
     return made
 
 
+def joined(component: nn.Module) -> nn.Module:
+    """A copy whose projections are joined and which otherwise shares the weights of the component: to be looked at."""
+    shared = {id(tensor): tensor for tensor in (*component.parameters(), *component.buffers())}
+    made: Any = copy.deepcopy(component, shared)
+    made.fuse_qkv_projections()
+    return made  # type: ignore[no-any-return]
+
+
 def owned(component: nn.Module) -> nn.Module:
     """The same module with memory of its own, aligned as in ``copies``, for all that may be a part of a file's block.
 

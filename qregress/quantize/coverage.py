@@ -9,22 +9,26 @@ from fnmatch import fnmatchcase
 
 import msgspec
 import torch
+from msgspec import UNSET
 from torch import nn
 
 from qregress.quantize.base import Backend, Spec
+from qregress.quantize.copies import joined
 from qregress.record import Coverage, ModuleCoverage
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a setting asks of one component, drawn up on the unquantized model.
+    """What a setting asks of one component, drawn up on the unquantized model, its projections joined if asked for.
 
     ``expected``: module name -> weight type, ``None`` for what is to be left as it is. ``spec``: the setting's own, for
-    modules that are there only afterwards. ``unmatched``: patterns that mean no module.
+    modules that are there only afterwards. ``unmatched``: patterns that mean no module. ``joined``: projection that
+    joining makes -> those that it is made of; ``None``: not asked for.
     """
 
     expected: dict[str, str | None]
     spec: Spec
     unmatched: tuple[str, ...]
+    joined: dict[str, tuple[str, ...]] | None = None
 
 
 def inner_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -74,39 +78,63 @@ def _data(tensor: torch.Tensor) -> torch.Tensor:
 
 def plan(component: nn.Module, backend: Backend, spec: Spec) -> Plan:
     """Read off the unquantized component which modules the setting means; patterns are matched as shells do."""
+    before, component = component, joined(component) if spec.fuse_qkv else component
     eligible = backend.eligible(component)
-    expected = {name: _expected(name, eligible, spec) for name, _, _ in weighted(component)}
+    expected = {
+        name: spec.weights if name in eligible and spec.means(name) else None for name, _, _ in weighted(component)
+    }
     # What only holds other modules is quantized by nobody: a pattern that means nothing else means nothing.
     leaves = [name for name, module in component.named_modules() if name in expected or not any(module.children())]
     patterns = (*spec.include, *spec.exclude)
     unmatched = tuple(pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in leaves))
-    return Plan(expected, spec, unmatched)
+    return Plan(expected, spec, unmatched, _made_of(before, component) if spec.fuse_qkv else None)
 
 
-def _expected(name: str, eligible: frozenset[str], spec: Spec) -> str | None:
-    return spec.weights if name in eligible and spec.means(name) else None
+def _made_of(before: nn.Module, after: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Of each module that joining has made: those beside it whose weights are in its own, one below the other."""
+    old = {name: data for name, _, data in weighted(before)}
+    found = {}
+    for name, _, data in weighted(after):
+        if name in old:
+            continue
+        beside = {n: each for n, each in old.items() if n.rpartition(".")[0] == name.rpartition(".")[0]}
+        parts: list[str] = []
+        rows = 0
+        while (
+            part := next((n for n, w in beside.items() if torch.equal(data[rows : rows + len(w)], w)), None)
+        ) is not None:
+            rows += len(beside.pop(part))
+            parts.append(part)
+        found[name] = tuple(parts)
+    return found
 
 
 def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
     """What each module's weight has become, beside what was planned for it.
 
-    A planned module that is gone is in it as missing; one that has come since is held to the same rule.
+    A planned module that is gone is in it as missing; a layer that has come since, as of projections that were joined
+    too late, should be quantized if patterns mean it.
     """
     modules = []
-    eligible = backend.eligible(component)
     for name, module, data in weighted(component):
-        known = name in planned.expected
-        expected = planned.expected[name] if known else _expected(name, eligible, planned.spec)
+        came = isinstance(module, (nn.Linear, nn.Conv2d)) and planned.spec.means(name)
+        expected = planned.expected.get(name, planned.spec.weights if came else None)
+        found = backend.weight_type(module)
+        inputs = (
+            planned.spec.activations if expected is not None else None,
+            backend.activation_type(module) if found is not None else None,
+        )
         modules.append(
             ModuleCoverage(
                 name=name,
                 module=type(module).__name__,
                 expected=expected,
-                found=backend.weight_type(module),
+                found=found,
                 tensor=type(data).__name__,
                 dtype=str(data.dtype).removeprefix("torch."),
                 bytes=tensor_bytes(data),
                 packing=backend.packing(module),
+                activations=inputs if any(inputs) else UNSET,
             )
         )
     for name in planned.expected.keys() - {module.name for module in modules}:
@@ -114,7 +142,12 @@ def manifest(component: nn.Module, backend: Backend, planned: Plan) -> Coverage:
         modules.append(
             ModuleCoverage(name=name, module="-", expected=gone, found=None, tensor="-", dtype="missing", bytes=0)
         )
-    return Coverage(modules=tuple(modules), asked=planned.spec.weights, unmatched=planned.unmatched)
+    return Coverage(
+        modules=tuple(modules),
+        asked=planned.spec.weights,
+        unmatched=planned.unmatched,
+        joined=planned.joined if planned.joined is not None else UNSET,
+    )
 
 
 def kept_alive(

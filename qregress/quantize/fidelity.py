@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 import torch
+from msgspec import UNSET
 from torch import nn
 from torch.nn import functional
 
@@ -31,13 +32,15 @@ FULL_ROWS, SOME_ROWS = 16384, 256
 _SIGMAS = 5.0
 _SUM = torch.finfo(torch.float32).eps / 2  # kernels sum in float32
 _TILE = 16
+#: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
+_POWER = 0.4
 _ALIKE = 1 / 16
 
 
 class Layer(msgspec.Struct, frozen=True):
     """A layer's call as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``, ``output [tokens, outputs]``.
 
-    The others as in ``Dequantized``.
+    ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. The others as in ``Dequantized``.
     """
 
     x: torch.Tensor
@@ -47,6 +50,7 @@ class Layer(msgspec.Struct, frozen=True):
     alike: torch.Tensor
     bias: torch.Tensor | None
     output: torch.Tensor
+    left_out: int
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -71,15 +75,16 @@ def examine(
     handles = []
 
     def watch(component: str, name: str, module: nn.Linear | nn.Conv2d, original: torch.Tensor | None) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             handle.remove()  # the first call tells
             kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
             rows = FULL_ROWS if kind not in kinds else SOME_ROWS
             kinds.add(kind)
-            found[component][name] = compare(name, module, args[0], output, backend, original, rows)
+            x = args[0] if args else next(iter(named.values()))
+            found[component][name] = compare(name, module, x, output, backend, original, rows)
 
         # First of all hooks: libraries quantize outputs in hooks of their own.
-        handle = module.register_forward_hook(hook, prepend=True)
+        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
         handles.append(handle)
 
     names: dict[str, list[str]] = {component: [] for component in components}
@@ -128,7 +133,10 @@ def compare(
     original: torch.Tensor | None,
     rows: int,
 ) -> LayerFidelity:
-    """One call of one layer. ``original``: its unquantized weight, where that is at hand."""
+    """One call of one layer. ``original``: its unquantized weight, where that is at hand.
+
+    Tokens whose inputs are not finite are no kernel's doing, and left out.
+    """
     exact = torch.float64 if output.dtype == torch.float32 else torch.float32
     values = backend.dequantize(module)
     loss = _relative(values.values - original.float(), original.float()) if original is not None else None
@@ -142,7 +150,7 @@ def compare(
             steps = values.stepwise if values.stepwise is not None else values.values.to(output.dtype)
             unpacked = msgspec.structs.replace(layer, weight=steps.flatten(1).to(exact))
             other = _compared(unpacked, output.dtype, unit)
-            where, excess, compared = min((where, excess, compared), (*_judge(other), other), key=lambda each: each[1])
+            where, excess, compared = min((where, excess, compared), (*_judge(other), other), key=_excess)
         error, bound = (_relative(part, compared.expected) for part in (compared.error, compared.allowed))
         kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else ""
     return LayerFidelity(
@@ -158,7 +166,12 @@ def compare(
         where=where,
         excess=excess,
         kind=kind,
+        left_out=layer.left_out or UNSET,
     )
+
+
+def _excess(judged: tuple[str, float | None, Compared]) -> float:
+    return math.inf if judged[1] is None else judged[1]
 
 
 def _as_product(
@@ -175,6 +188,10 @@ def _as_product(
         patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, padding, module.stride)
         x, output = patches.transpose(1, 2), output.flatten(2).transpose(1, 2)
     x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
+    fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
+    left_out = len(x) - int(fit.sum())
+    if left_out:
+        x, output = x[fit], output[fit]
     if len(x) > rows:
         chosen = torch.linspace(0, len(x) - 1, rows, device=x.device).round().long()
         x, output = x[chosen], output[chosen]
@@ -186,6 +203,7 @@ def _as_product(
         alike=known.alike.to(exact) if known.alike is not None else torch.tensor(_ALIKE, dtype=exact, device=x.device),
         bias=module.bias.to(exact) if module.bias is not None else None,
         output=output.to(exact),
+        left_out=left_out,
     )
 
 
@@ -244,18 +262,22 @@ def _together(layer: Layer) -> torch.Tensor:
     tend to have weights that are alike.
     """
     outputs, inputs = layer.weight.shape
-    sums = layer.x.reshape(len(layer.x), -1, layer.group).sum(2)
+    sums: torch.Tensor = layer.x.unflatten(1, (-1, layer.group)).sum(2)
     size = layer.rounded.reshape(outputs, inputs // layer.group, layer.group).square().mean(2)
     return 2 * sums.square() @ (layer.alike * size).T
 
 
-def _judge(compared: Compared) -> tuple[str, float]:
+def _judge(compared: Compared) -> tuple[str, float | None]:
     """Where the error is more than roundings make it, and how many times as much; ``""`` where it is nowhere.
+
+    ``None``: not finite, which is as far beyond as anything can be; or of no token.
 
     A fault in one place is lost in the mean of all: tokens, outputs, tiles and single values are looked at too.
     """
-    if not compared.error.isfinite().all():
-        return "not finite", math.inf
+    if not len(compared.error):
+        return "", None
+    if not (compared.error.isfinite().all() and compared.allowed.isfinite().all()):
+        return "not finite", None
     ratio = (compared.error / compared.allowed.clamp_min(torch.finfo(torch.float32).tiny)).square()
     tokens, outputs = ratio.shape
     tile = min(_TILE, tokens), min(_TILE, outputs)
@@ -268,8 +290,8 @@ def _judge(compared: Compared) -> tuple[str, float]:
     )
     most = [(float(mean.sqrt()) / _most(count), name) for name, mean, count in views]
     most += [(_along(compared, compared.product), "in proportion"), (_along(compared, compared.bias), "with the bias")]
-    beyond = [(excess, name) for excess, name in most if excess > 1]
-    return (beyond[0][1], beyond[0][0]) if beyond else ("", max(most)[0])
+    beyond = [(excess, name) for excess, name in most if not excess <= 1]  # NaN is beyond
+    return (beyond[0][1], _number(beyond[0][0])) if beyond else ("", max(most)[0])
 
 
 def _along(compared: Compared, direction: torch.Tensor | None) -> float:
@@ -291,9 +313,16 @@ def _most(count: int) -> float:
     return 1 + _SIGMAS / math.sqrt(2 * count)
 
 
-def _relative(part: torch.Tensor, whole: torch.Tensor) -> float:
-    norm = float(whole.norm())
-    return float(part.norm()) / norm if norm > 0 else float(part.norm() > 0)
+def _relative(part: torch.Tensor, whole: torch.Tensor) -> float | None:
+    """Frobenius norm of a part, relative to that of a whole; ``None``: not finite, or of nothing."""
+    size, all_of_it = (float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in (part, whole))
+    if not part.numel() or not math.isfinite(size + all_of_it):
+        return None
+    return size / all_of_it if all_of_it > 0 else float(size > 0)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @contextmanager

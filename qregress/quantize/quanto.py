@@ -114,6 +114,15 @@ class Quanto(Backend):
         name: str = weight.qtype.name
         return _NAMES.get(name, name)
 
+    def activation_type(self, module: nn.Module) -> str | None:
+        """By the module's own type, and its scales, which are 1 until they are calibrated."""
+        kind = getattr(module, "activation_qtype", None)
+        if kind is None:
+            return None
+        name = _NAMES.get(kind.name, kind.name)
+        calibrated = any(float(getattr(module, f"{side}_scale")) != 1 for side in ("input", "output"))
+        return name if calibrated else f"{name} without a scale"
+
     def packing(self, module: nn.Module) -> str:
         """Groups along the inputs where there are any, else one scale for each index of an axis."""
         weight = _weight(module)

@@ -90,6 +90,13 @@ class TorchAO(Backend):
         """By the weight's tensor subclass."""
         return _TENSORS.get(type(getattr(module, "weight", None)))
 
+    def activation_type(self, module: nn.Module) -> str | None:
+        """By what the weight says that inputs are to become; scales are worked out in each call."""
+        how = getattr(module.weight, "act_quant_kwargs", None)
+        if how is None:
+            return None
+        return "float8" if hasattr(how, "float8_dtype") else "int8"
+
     def packing(self, module: nn.Module) -> str:
         """By the shape of what shares a scale."""
         if self.weight_type(module) is None:

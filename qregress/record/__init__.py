@@ -4,7 +4,7 @@ from qregress.record.asked import CALL_ARGUMENTS, Asked, Fingerprint
 from qregress.record.base import SCHEMA, Data, Status, Verdict
 from qregress.record.cell import Record
 from qregress.record.codec import T, decode, encode, read
-from qregress.record.measured import Memory, Noise, NoiseVariant, Problem, Scores, Timing, Trained
+from qregress.record.measured import Memory, Noise, NoiseVariant, Problem, Scores, Stages, Timing, Trained
 from qregress.record.proof import Blame, Coverage, LayerFidelity, ModuleCoverage, Restored, Roundtrip
 from qregress.record.run import CellResult, Check, CoverageSummary, LatencySummary, Run
 
@@ -31,6 +31,7 @@ __all__ = [
     "Roundtrip",
     "Run",
     "Scores",
+    "Stages",
     "Status",
     "T",
     "Timing",

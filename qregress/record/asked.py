@@ -6,12 +6,16 @@ import hashlib
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from qregress.record.base import Data
 
 
 class Fingerprint(Data, frozen=True, kw_only=True):
-    """Where a record was made: evidence, never part of a baseline's key."""
+    """Where a record was made: evidence, never part of a baseline's key.
+
+    ``host``: the processor beside a CUDA device.
+    """
 
     python: str
     platform: str
@@ -21,6 +25,7 @@ class Fingerprint(Data, frozen=True, kw_only=True):
     threads: int
     packages: dict[str, str]
     device_class: str = ""
+    host: str | UnsetType = UNSET
 
 
 #: A workload's keys that overrule an argument of the pipeline's call -> that argument.

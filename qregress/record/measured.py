@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from qregress.metrics.weights import WeightsId
 from qregress.record.base import Data
+from qregress.stats import low_quantile
 
 
 class Memory(Data, frozen=True, kw_only=True):
@@ -29,11 +30,53 @@ class Memory(Data, frozen=True, kw_only=True):
     components: dict[str, int]
 
 
+class Stages(Data, frozen=True, kw_only=True):
+    """Where the time of a call goes, in seconds: until the first call of a denoiser, each of ``steps``, and the rest.
+
+    ``step_s``: a mean over the steps of a call. On CUDA as the device's own queue saw it.
+    """
+
+    encode_s: float
+    step_s: float
+    steps: int
+    decode_s: float
+
+
 class Timing(Data, frozen=True, kw_only=True):
-    """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair."""
+    """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair.
+
+    ``busy_s``, ``reference_busy_s``: seconds in which a CUDA device was busy, of further calls that were profiled; as
+    above one entry of each is of one pair. ``stages``: of the cell's samples, the median of each. ``disturbed``: what
+    made the device another one while samples were taken, in words.
+    """
 
     samples_s: tuple[float, ...]
     reference_s: tuple[float, ...] = ()
+    busy_s: tuple[float, ...] | UnsetType = UNSET
+    reference_busy_s: tuple[float, ...] | UnsetType = UNSET
+    stages: Stages | UnsetType = UNSET
+    disturbed: tuple[str, ...] | UnsetType = UNSET
+
+    @property
+    def host_bound(self) -> float | None:
+        """The share of a call in which the device waits for its host; ``None`` where busy time is not known."""
+        return _waiting(self.busy_s, self.samples_s)
+
+    @property
+    def reference_host_bound(self) -> float | None:
+        """The same of the reference beside it."""
+        return _waiting(self.reference_busy_s, self.reference_s)
+
+    @property
+    def busy_ratio(self) -> float | None:
+        """How many times longer than the reference the cell keeps a device busy, at its best; ``None``: not known."""
+        if not self.busy_s or not self.reference_busy_s:
+            return None
+        return min(self.busy_s) / min(self.reference_busy_s)
+
+
+def _waiting(busy_s: tuple[float, ...] | UnsetType, samples_s: tuple[float, ...]) -> float | None:
+    return max(0.0, 1 - min(busy_s) / low_quantile(samples_s)) if busy_s and samples_s else None
 
 
 class Problem(Data, frozen=True, kw_only=True):
@@ -106,7 +149,8 @@ class Trained(Data, frozen=True, kw_only=True):
     """What a quantization-aware training did, and at which highest learning rate.
 
     ``seconds``: wall time of all of it. ``first_loss`` and ``last_loss``: means over the first and last tenth of the
-    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does.
+    steps, of squared errors of what the denoiser predicts, as parts of the mean square of what the teacher does;
+    ``None``: not finite, as of a training that diverged.
     """
 
     steps: int
@@ -114,5 +158,5 @@ class Trained(Data, frozen=True, kw_only=True):
     seed: int
     rate: float
     seconds: float
-    first_loss: float
-    last_loss: float
+    first_loss: float | None
+    last_loss: float | None

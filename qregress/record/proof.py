@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from qregress.record.base import Data
 
 
@@ -14,6 +16,7 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     ``expected`` is the weight type that the setting asks for, ``None`` where it asks for none; ``found`` is the type
     that the weight has, ``None`` where it is a plain tensor; ``tensor`` is its class, which names the kernel; ``dtype``
     that of a plain weight, else the one it computes in; ``packing``: how scales lie (``axis 0``, ``group 128``).
+    ``activations``: of inputs, the type that is expected and the one that is found; ``UNSET``: neither is quantized.
     """
 
     name: str
@@ -24,6 +27,7 @@ class ModuleCoverage(Data, frozen=True, kw_only=True):
     dtype: str
     bytes: int
     packing: str = ""
+    activations: tuple[str | None, str | None] | UnsetType = UNSET
 
 
 class Coverage(Data, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ class Coverage(Data, frozen=True, kw_only=True):
     ``asked``: the weight type that the setting names for it. ``unmatched``: patterns that match no module of any
     component that the setting names, told of the first. ``kept``: modules whose unquantized weight is still in memory
     beside the quantized one, in ``kept_bytes``. ``idle``: quantized modules that no call of the pipeline has used.
+    ``joined``: projection that joining has made -> those that it is made of; ``UNSET``: not asked for.
     """
 
     modules: tuple[ModuleCoverage, ...]
@@ -40,6 +45,7 @@ class Coverage(Data, frozen=True, kw_only=True):
     kept: tuple[str, ...] = ()
     kept_bytes: int = 0
     idle: tuple[str, ...] = ()
+    joined: dict[str, tuple[str, ...]] | UnsetType = UNSET
 
 
 class LayerFidelity(Data, frozen=True, kw_only=True):
@@ -49,6 +55,8 @@ class LayerFidelity(Data, frozen=True, kw_only=True):
     relative Frobenius norm; ``bound``: what roundings in ``dtype`` may make of it. ``where``: where the error is beyond
     what they may be, empty where it is not; ``excess``: how many times the bound it is there; ``kind``: its structure.
     ``loss``: the error of quantization itself, of the weight in relative Frobenius norm, which is judged by nobody.
+    ``None``: not finite. ``left_out``: tokens of its call that say nothing of a kernel, as their inputs are not finite
+    or too large to be squared; ``UNSET``: none. Where all are left out, ``tokens`` is 0 and nothing was compared.
     """
 
     name: str
@@ -58,11 +66,12 @@ class LayerFidelity(Data, frozen=True, kw_only=True):
     dtype: str
     tokens: int
     error: float | None
-    bound: float
+    bound: float | None
     excess: float | None
     loss: float | None = None
     where: str = ""
     kind: str = ""
+    left_out: int | UnsetType = UNSET
 
 
 class Roundtrip(Data, frozen=True, kw_only=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
 from qregress.metrics.weights import WeightsId
 from qregress.record.asked import Fingerprint
 from qregress.record.base import SCHEMA, Data, Status, Verdict
-from qregress.record.measured import Memory
+from qregress.record.measured import Memory, Stages
 
 
 class Check(Data, frozen=True, kw_only=True):
@@ -30,7 +30,11 @@ class Check(Data, frozen=True, kw_only=True):
 
 
 class LatencySummary(Data, frozen=True, kw_only=True):
-    """Seconds, and the ratio of low quantiles to the reference's with its interval."""
+    """Seconds, and the ratio of low quantiles to the reference's with its interval.
+
+    ``busy_s``: the least that a CUDA device was busy in a call, ``busy_ratio`` that to the reference's; ``host_bound``:
+    the share of a call in which it waits for its host.
+    """
 
     median_s: float
     samples_s: tuple[float, ...]
@@ -38,6 +42,10 @@ class LatencySummary(Data, frozen=True, kw_only=True):
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    busy_s: float | UnsetType = UNSET
+    busy_ratio: float | UnsetType = UNSET
+    host_bound: float | UnsetType = UNSET
+    stages: Stages | UnsetType = UNSET
 
 
 class CoverageSummary(Data, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Callable
 
 from qregress.errors import StoreError
+from qregress.judge.history import History
 from qregress.judge.noise import latency_margin
-from qregress.judge.regression import History
 from qregress.record import Record
 from qregress.stats import ratio
 from qregress.store.baseline import Entry
@@ -45,9 +45,11 @@ def accepted_latencies(store: Store, cell: str, kind: str) -> tuple[float, ...]:
             with contextlib.suppress(StoreError):
                 entry = store.find(key.device_class, cell)
             timing = entry.accepted.timing if entry is not None else None
-            was = ratio(timing.samples_s, timing.reference_s) if timing is not None and timing.reference_s else None
+            if timing is None or not timing.reference_s:
+                continue
+            was = ratio(timing.samples_s, timing.reference_s)
             if was is not None:
-                limits.append(was.value + latency_margin(was).value)
+                limits.append(was.value + latency_margin(was, timing).value)
     return tuple(limits)
 
 

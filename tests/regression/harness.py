@@ -38,6 +38,10 @@ sys.exit(main())
 """
 
 
+#: Where how good images are is not the question.
+FEW: dict[str, Any] = {"count": 1, "steps": 2}
+
+
 class Finished(msgspec.Struct, frozen=True):
     """A run that has ended."""
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from qregress.record import Memory
-from tests.regression.harness import Finished, Runner
+from tests.regression.harness import FEW, Finished, Runner
 
 INT4 = '[settings.int4]\nweights = { transformer = "int4", text_encoder = "int4" }\ndtype = "bfloat16"\n'
 INT8 = '[settings.int8]\nweights = { transformer = "int8" }\n'
@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
     """The same cell in three companies."""
     runner = Runner(tmp_path_factory.mktemp("isolation"))
     return {
-        "alone": runner(INT8, name="alone"),
-        "after": runner(INT4 + INT8, name="after"),
-        "inside": runner(INT8, "--inprocess", name="inside"),
+        "alone": runner(INT8, name="alone", **FEW),
+        "after": runner(INT4 + INT8, name="after", **FEW),
+        "inside": runner(INT8, "--inprocess", name="inside", **FEW),
     }

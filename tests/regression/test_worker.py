@@ -16,50 +16,55 @@ from qregress import config
 from qregress.errors import Unavailable
 from qregress.produce.client import Crash, Worker
 from qregress.produce.protocol import Options
+from tests.regression.harness import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.regression.harness import Overlay, Runner
 
-FLOAT8 = '[settings.float8]\nweights = { transformer = "float8" }\n'
 INT8 = '[settings.int8]\nweights = { transformer = "int8" }\n'
 QUANTIZE = "    if include is not None:\n        include = [include]"
 TOKEN = "QREGRESS_TEST_RUN"
 
 
-def damaged(action: str) -> str:
-    """Lines that do something when float8 is asked for."""
-    return f'    if str(weights).endswith("qfloat8_e4m3fn"):\n        {action}\n{QUANTIZE}'
+#: Setting -> the weight type that something happens to, what does, and what is said of it.
+CRASHES = {
+    "segfault": ("qfloat8_e4m3fn", "import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
+    "out-of-memory": ("qfloat8_e5m2", "raise MemoryError('tried to allocate 8 GiB')", "MemoryError: tried to allocate"),
+    "exit": ("qfloat8_e4m3fnuz", "import os; print('last words', flush=True); os._exit(3)", "ended with exit code 3"),
+}
+HANG = f'    if exclude and "proj_out" in exclude:\n        import threading; threading.Event().wait()\n{QUANTIZE}'
+CRASHING = """
+[settings.segfault]
+weights = { transformer = "float8" }
+[settings.out-of-memory]
+weights = { transformer = "float8_e5m2" }
+[settings.exit]
+weights = { transformer = "float8_e4m3fnuz" }
+[settings.hang]
+weights = { transformer = "int8" }
+exclude = ["proj_out"]
+[settings.healthy]
+weights = { transformer = "int8" }
+"""
 
 
-@pytest.mark.parametrize(
-    ("action", "said"),
-    [
-        ("import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
-        ("raise MemoryError('tried to allocate 80 GiB')", "MemoryError: tried to allocate 80 GiB"),
-        ("import os; print('last words', flush=True); os._exit(3)", "ended with exit code 3"),
-    ],
-    ids=["segfault", "out-of-memory", "exit"],
-)
-def test_a_crash_ends_one_cell(run_qregress: Runner, overlay: Overlay, action: str, said: str) -> None:
-    """The cell that crashes says how; the next one is judged all the same, by a new worker."""
-    path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, damaged(action))
-    finished = run_qregress(FLOAT8 + INT8, overlay=path)
-    verdicts = {cell.setting: cell.verdict for cell in finished.run.cells}
+def test_a_crash_ends_one_cell(run_qregress: Runner, overlay: Overlay) -> None:
+    """Every cell that crashes says how, one that hangs is killed; the next is judged all the same, by a new worker."""
+    lines = "".join(
+        f'    if str(weights).endswith("{kind}"):\n        {action}\n' for kind, action, _ in CRASHES.values()
+    )
+    path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, lines + HANG)
+    finished = run_qregress(CRASHING, overlay=path, deadline="60 s", **FEW)
+    cells = {cell.setting: cell for cell in finished.run.cells}
+    crashed = dict.fromkeys([*CRASHES, "hang"], "crashed")
     assert finished.code == 1, finished.output
-    assert verdicts == {"reference": "pass", "float8": "crashed", "int8": "pass"}, finished.output
-    assert said in finished.output
-    assert "last words" in finished.output or "last words" not in action
-
-
-def test_a_hang_is_killed_at_its_deadline(run_qregress: Runner, overlay: Overlay) -> None:
-    """A cell that does not end is killed, and where it hung is said."""
-    forever = damaged("import threading; threading.Event().wait()")
-    path = overlay.replace("optimum.quanto", "quantize.py", QUANTIZE, forever)
-    finished = run_qregress(FLOAT8, overlay=path, deadline="60 s")
-    assert finished.code == 1, finished.output
-    assert "no end after 60 s ([run] deadline), killed; it was at: prepare 0/1" in finished.output
+    assert {name: cell.verdict for name, cell in cells.items()} == {"reference": "pass", "healthy": "pass", **crashed}
+    for name, (_, _, said) in CRASHES.items():
+        assert said in (cells[name].message or ""), finished.output
+    assert cells["hang"].message == "no end after 60 s ([run] deadline), killed; it was at: quantize 0/1"
+    assert "last words" in finished.output
 
 
 def test_a_worker_killed_between_cells(tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_interrupt_leaves_a_valid_run_and_no_process(run_qregress: Runner) -> No
 
 def test_a_killed_run_takes_its_worker_along(run_qregress: Runner) -> None:
     """A worker ends when its session is gone, however it went."""
-    process = run_qregress.start(INT8, variables={TOKEN: run_qregress.folder.name})
+    process = run_qregress.start(INT8, variables={TOKEN: run_qregress.folder.name}, **FEW)
     wait_for(lambda: workers(run_qregress.folder.name) != [], process)
     process.kill()
     process.communicate()

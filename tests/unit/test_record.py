@@ -31,6 +31,7 @@ from qregress.record import (
     Run,
     Scores,
     Timing,
+    Trained,
     decode,
     encode,
     read,
@@ -139,6 +140,15 @@ def test_what_json_has_no_number_for_is_null(value: float) -> None:
     found = decode(encode(record), Record).scores
     assert found is not None
     assert found.latents == (0.5, None)
+
+
+def test_a_training_that_diverged_can_be_read() -> None:
+    """Given losses of NaN, then they are null in the file, and it reads back."""
+    losses = {"first_loss": 0.5, "last_loss": float("nan")}
+    trained = Trained(steps=2, prompts=1, seed=0, rate=1.0, seconds=1.0, **losses)
+    found = decode(encode(make_record(trained={"transformer": trained})), Record).trained
+    assert found is not UNSET
+    assert (found["transformer"].first_loss, found["transformer"].last_loss) == (0.5, None)
 
 
 def test_fields_are_named_in_errors(tmp_path: Path) -> None:

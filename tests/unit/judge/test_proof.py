@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from qregress.judge.budgets import Limits
@@ -73,7 +74,36 @@ def test_a_kernel_that_gives_no_number() -> None:
 def test_nothing_to_compare() -> None:
     """Given a record without quantized layers, as of a reference, then there is no check."""
     assert fidelity(make_record()) is None
-    assert fidelity(make_record(fidelity={"transformer": ()})) is None
+
+
+def test_nothing_that_could_be_compared() -> None:
+    """Given quantized layers of which none was compared, then that is said, and no pass."""
+    found = fidelity(make_record(fidelity={"transformer": ()}))
+    assert found is not None
+    assert (found.verdict, found.why) == ("void", "no layer was compared")
+
+
+def test_inputs_that_say_nothing_of_a_kernel() -> None:
+    """Given tokens that were left out, then how many is said; of a layer without any other, that it is not judged."""
+    some_left = make_layer("proj_out", left_out=3)
+    found = fidelity(record_of(make_layer(), some_left))
+    assert found is not None
+    assert found.verdict == "pass"
+    assert "; 3 tokens of 1 layers left out, as they have inputs that are not finite" in found.why
+    empty = {"tokens": 0, "left_out": 64, "error": None, "bound": None, "excess": None}
+    found = fidelity(record_of(make_layer(), make_layer("proj_in", **empty)))
+    assert found is not None
+    assert (found.verdict, found.value) == ("void", 0.5)
+    assert "1 layers not compared, as all have inputs that are not finite" in found.why
+    assert "transformer.proj_in" in found.why
+
+
+@pytest.mark.parametrize("fields", [{"bound": None}, {"excess": None}, {"excess": float("nan")}])
+def test_a_bound_that_is_no_number(fields: dict[str, Any]) -> None:
+    """Given a layer that nothing was held against, then it is no pass."""
+    found = fidelity(record_of(make_layer(**fields)))
+    assert found is not None
+    assert found.verdict == "fail"
 
 
 def test_original_weights_in_memory() -> None:
@@ -83,6 +113,40 @@ def test_original_weights_in_memory() -> None:
     assert found is not None
     assert found.verdict == "fail"
     assert "original weights of 1 of 2 modules are still in memory, 1.000 MiB beside the quantized ones: b" in found.why
+
+
+def told(manifest: Coverage) -> str:
+    """What is wrong with a manifest; empty where nothing is."""
+    found = coverage(make_record(coverage={"transformer": manifest}))
+    assert found is not None
+    return found.why if found.verdict == "fail" else ""
+
+
+def test_inputs_that_are_not_quantized_as_asked() -> None:
+    """Given a type of activations that was asked for and is not found, then it fails, but not of what is not called."""
+    right, wrong = (
+        msgspec.structs.replace(module(name), activations=("int8", kind)) for name, kind in (("a", "int8"), ("b", None))
+    )
+    assert told(Coverage(modules=(right,), asked="int8")) == ""
+    assert told(Coverage(modules=(right, wrong), asked="int8")) == (
+        "transformer: inputs of 1 of 2 modules are unquantized instead of int8: b"
+    )
+    assert told(Coverage(modules=(right, wrong), asked="int8", idle=("b",))) == ""
+
+
+def test_projections_that_were_to_be_joined() -> None:
+    """Given fusing, then each joined projection must be called, and none of those that it is made of."""
+    modules = tuple(module(name) for name in ("a.to_q", "a.to_k", "a.to_qk"))
+    joined: dict[str, tuple[str, ...]] = {"a.to_qk": ("a.to_q", "a.to_k")}
+    manifest = Coverage(modules=modules, asked="int8", joined=joined, idle=("a.to_q", "a.to_k"))
+    assert told(manifest) == ""
+    assert told(msgspec.structs.replace(manifest, idle=("a.to_qk",))) == (
+        "transformer: 1 joined projections are never called: a.to_qk; "
+        "transformer: 2 projections that were joined are still called: a.to_q, a.to_k"
+    )
+    assert told(msgspec.structs.replace(manifest, joined={})) == (
+        "transformer: fuse_qkv was asked for, but no projections were joined"
+    )
 
 
 def test_a_pattern_that_only_holds_modules() -> None:

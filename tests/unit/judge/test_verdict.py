@@ -10,7 +10,7 @@ import pytest
 
 from qregress.judge import checks
 from qregress.judge.budgets import Limits
-from qregress.judge.regression import History
+from qregress.judge.history import History
 from qregress.judge.verdict import judge
 from qregress.record import Check, Coverage, ModuleCoverage, Roundtrip, Verdict
 from qregress.store.accept import as_accepted
@@ -199,7 +199,7 @@ def test_every_check_can_be_waived() -> None:
     module = ModuleCoverage(name="a", module="L", expected="int8", found="int8", tensor="Q", dtype="float16", bytes=8)
     fields: dict[str, Any] = {
         "memory": make_memory(10),
-        "timing": make_timing(1.0, 1.0),
+        "timing": make_timing(1.0, 1.0, busy_s=(0.9,), reference_busy_s=(0.8,)),
         "coverage": {"transformer": Coverage(modules=(module,))},
         "scores": make_scores(clip=(30.0, 30.0), clip_reference=(30.0, 30.0), latents=(0.1, 0.1), motion=(0.1, 0.1)),
         "images": ("images/00.png",),
@@ -207,7 +207,9 @@ def test_every_check_can_be_waived() -> None:
         "roundtrip": Roundtrip(disk_bytes=8, components={}, equal=True, latents=(0.0,), dtype="float16"),
     }
     plain: dict[str, Any] = dict.fromkeys(("lpips", "clip_drop", "latents", "motion"), 1) | {"disk": "1 KiB"}
-    tables = (plain | {"memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit} for unit in ("9 s", "9x"))
+    tables = (
+        plain | {"memory": "1 KiB", "memory_peak": "1 KiB", "latency": unit, "busy": unit} for unit in ("9 s", "9x")
+    )
     past = History(None, "no baselines")
     found = {
         check.name

@@ -12,6 +12,7 @@ from torch import nn
 
 from qregress.quantize import load_backend
 from qregress.quantize.base import Spec
+from qregress.quantize.coverage import manifest, plan
 from tests.quantizing import (
     BLOCKS,
     DENOISER,
@@ -47,6 +48,17 @@ def test_patterns(pristine: DiffusionPipeline) -> None:
     spec = Spec(weights="nf4", include=("transformer_blocks.*",), exclude=("*.attn2.*",))
     names = found(BACKEND, BACKEND.quantize(pristine, {"transformer": spec})["transformer"])
     assert len(names) == BLOCKS * (4 + 2)
+
+
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
+def test_joined_projections_are_as_asked(weights: str, pristine: DiffusionPipeline) -> None:
+    """Given fusing, then the manifest finds the joined projections quantized, and takes that for what was asked."""
+    spec = Spec(weights=weights, fuse_qkv=True)
+    planned = plan(pristine.transformer, BACKEND, spec)
+    made = BACKEND.quantize(pristine, {"transformer": spec})["transformer"]
+    modules = {module.name: module for module in manifest(made, BACKEND, planned).modules}
+    assert modules["transformer_blocks.0.attn1.to_qkv"].found == weights
+    assert [module for module in modules.values() if module.found != module.expected] == []
 
 
 @pytest.mark.parametrize(("weights", "off"), [("nf4", 0.304 / 2), ("fp4", 1 / 6)])

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from msgspec import UNSET
 from torch import nn
 
+from qregress.judge.proof import coverage as judged
 from qregress.quantize import load_backend
 from qregress.quantize.base import Spec
 from qregress.quantize.coverage import inner_tensors, kept_alive, manifest, plan, storages, tensor_bytes
 from qregress.quantize.quanto import apply, declare
 from qregress.record import Coverage
+from tests.making import make_record
 
 INT8 = Spec(weights="int8")
 
@@ -141,6 +144,66 @@ def test_projections_that_are_fused_before(pristine: DiffusionPipeline) -> None:
     assert coverage["transformer_blocks.0.attn1.to_qkv"] == ("int8", "int8")
     assert coverage["transformer_blocks.0.attn1.to_q"] == ("int8", "int8")
     assert not hasattr(pristine.transformer.transformer_blocks[0].attn1, "to_qkv")
+
+
+def test_what_projections_are_joined_of(pristine: DiffusionPipeline) -> None:
+    """Given fusing, then the plan knows the new projections and their parts, and shares the weights of the rest."""
+    planned = plan(pristine.transformer, load_backend("quanto"), Spec(weights="int8", fuse_qkv=True)).joined
+    assert planned is not None
+    assert len(planned) == 8 * 2
+    first = "transformer_blocks.0.attn"
+    assert planned[f"{first}1.to_qkv"] == (f"{first}1.to_q", f"{first}1.to_k", f"{first}1.to_v")
+    assert planned[f"{first}2.to_kv"] == (f"{first}2.to_k", f"{first}2.to_v")
+    assert plan(pristine.transformer, load_backend("quanto"), INT8).joined is None
+    assert not hasattr(pristine.transformer.transformer_blocks[0].attn1, "to_qkv")
+
+
+def test_fusing_that_does_nothing(pristine: DiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a model whose fusing does nothing, then what was asked for is no pass, though all is quantized."""
+    monkeypatch.setattr(type(pristine.transformer), "fuse_qkv_projections", lambda _: None)
+    backend, spec = load_backend("quanto"), Spec(weights="int8", fuse_qkv=True)
+    planned = plan(pristine.transformer, backend, spec)
+    made = backend.quantize(pristine, {"transformer": spec})["transformer"]
+    told = judged(make_record(coverage={"transformer": manifest(made, backend, planned)}))
+    assert told is not None
+    assert (told.verdict, told.why) == (
+        "fail",
+        "transformer: fuse_qkv was asked for, but no projections were joined",
+    )
+
+
+def test_patterns_of_projections_that_are_joined(pristine: DiffusionPipeline) -> None:
+    """Given an exclusion of what only fusing makes, then it matches, and what it names is to be left as it is."""
+    spec = Spec(weights="int8", fuse_qkv=True, exclude=("*.to_qkv",))
+    backend = load_backend("quanto")
+    planned = plan(pristine.transformer, backend, spec)
+    assert planned.unmatched == ()
+    made = backend.quantize(pristine, {"transformer": spec})["transformer"]
+    coverage = found(manifest(made, backend, planned))
+    assert coverage["transformer_blocks.0.attn1.to_qkv"] == (None, None)
+    assert all(expected == kind for expected, kind in coverage.values())
+
+
+def _inputs(spec: Spec, asked: Spec, *, calibrated: bool) -> dict[str, Any]:
+    """Module -> types of inputs, of a block quantized as ``spec`` says where ``asked`` was asked for."""
+    backend = load_backend("quanto")
+    block = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64)).half()
+    planned = plan(block, backend, asked)
+    apply(block, spec)
+    if calibrated:
+        with torch.no_grad(), backend.calibration():
+            block(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).half())
+    return {module.name: module.activations for module in manifest(block, backend, planned).modules}
+
+
+def test_inputs_that_are_quantized() -> None:
+    """Given activations that were asked for, then the manifest tells those found: none, or none with a scale, too."""
+    asked = Spec(weights="int8", activations="int8")
+    assert _inputs(asked, asked, calibrated=True) == {"0": ("int8", "int8"), "1": UNSET}
+    assert _inputs(asked, asked, calibrated=False) == {"0": ("int8", "int8 without a scale"), "1": UNSET}
+    assert _inputs(INT8, asked, calibrated=True) == {"0": ("int8", None), "1": UNSET}
+    assert _inputs(asked, INT8, calibrated=True) == {"0": (None, "int8"), "1": UNSET}
+    assert _inputs(INT8, INT8, calibrated=True) == {"0": UNSET, "1": UNSET}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import nn
 from qregress.quantize import fidelity, load_backend
 from qregress.quantize.base import Spec
 from qregress.quantize.quanto import apply
-from qregress.record import LayerFidelity
+from qregress.record import LayerFidelity, decode, encode
 from tests.quantizing import distance
 
 TOKENS = 64
@@ -73,6 +73,7 @@ def test_sound_kernels_pass(weights: str, dtype: torch.dtype, inputs: int, token
 def test_the_bound_is_the_dtypes_rounding(dtype: torch.dtype, least: float, most: float) -> None:
     """Given int8, then the bound is near half a unit in the last place, and does not depend on what was measured."""
     found = compared(layer("int8", dtype), activations(256, dtype))
+    assert found.bound is not None
     assert least < found.bound < most
     wrong = compared(layer("int8", dtype), activations(256, dtype), lambda _, __, y: y * 1.5)
     assert wrong.bound == pytest.approx(found.bound, rel=1e-3)
@@ -180,8 +181,40 @@ def test_a_wrong_kernel_is_told_by_its_structure(fault: Fault, weights: str, wor
     found = compared(layer(weights, dtype), activations(256, dtype), fault)
     assert found.where
     assert found.kind.startswith(words)
+    assert found.excess is None or found.excess > 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(torch.float16, math.inf), (torch.float16, math.nan), (torch.bfloat16, -math.inf), (torch.bfloat16, 1e25)],
+    ids=str,
+)
+def test_inputs_that_say_nothing_of_a_kernel(dtype: torch.dtype, value: float) -> None:
+    """Given one input that is not finite, or too large to be squared, then its token is left out, the others judged."""
+    x = activations(256, dtype)
+    x[5, 7] = value
+    found = compared(layer("int8", dtype), x)
+    assert (found.where, found.tokens, found.left_out) == ("", TOKENS - 1, 1)
+    assert decode(encode(found), LayerFidelity) == found
     assert found.excess is not None
-    assert found.excess > 1
+    assert 0 < found.excess <= 1
+    wrong = compared(layer("int8", dtype), x, _bias_forgotten)
+    assert wrong.kind == "constant over tokens, minus the bias: it is not added"
+
+
+def test_no_finite_input_at_all() -> None:
+    """Given inputs of NaN, then no kernel is blamed, and no error is told: not even one of zero."""
+    found = compared(layer("int8", torch.float16), torch.full((TOKENS, 256), math.nan).half())
+    assert (found.where, found.tokens, found.left_out) == ("", 0, TOKENS)
+    assert (found.error, found.bound, found.excess) == (None, None, None)
+    assert decode(encode(found), LayerFidelity) == found
+
+
+def test_outputs_that_are_no_number() -> None:
+    """Given finite inputs and an output of NaN, then the error is none, not zero, and a file holds it."""
+    found = compared(layer("int8", torch.float16), activations(256, torch.float16), _not_a_number)
+    assert (found.where, found.error, found.excess) == ("not finite", None, None)
+    assert decode(encode(found), LayerFidelity) == found
 
 
 def test_sums_in_the_compute_dtype_are_too_much() -> None:
@@ -244,7 +277,17 @@ def test_quantized_activations_are_taken_as_the_kernel_sees_them() -> None:
     module: Any = model[0]
     with torch.no_grad():
         given = nn.functional.linear(x.float(), backend.dequantize(module).values, module.bias.float())
-        assert distance(module(x).float(), given) > 2 * found.bound  # 0.0142, where the bound is 0.0048
+        assert distance(module(x).float(), given) > 2 * (found.bound or 1.0)  # 0.0142, where the bound is 0.0048
+
+
+def test_an_input_that_is_named() -> None:
+    """Given a model that calls its layer with ``input=``, then the layer is compared like any other."""
+    model = layer("int8", torch.float16)
+    x = activations(256, torch.float16)
+    found = fidelity.examine(
+        {"model": model}, {"model": nn.Module()}, load_backend("quanto"), lambda: model[0](input=x)
+    )
+    assert [(only.tokens, only.where) for only in found["model"].layers] == [(TOKENS, "")]
 
 
 def test_hooks_are_gone_afterwards() -> None:

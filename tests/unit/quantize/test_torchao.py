@@ -56,6 +56,7 @@ def test_a_value_is_off_by_half_a_step(pristine: DiffusionPipeline) -> None:
     made = BACKEND.quantize(pristine, {"transformer": Spec(weights="int8")})["transformer"]
     names = found(BACKEND, made)
     assert len(names) == DENOISER
+    assert {BACKEND.activation_type(made.get_submodule(name)) for name in names} == {None}
     for name in names:
         module: Any = made.get_submodule(name)
         weight = pristine.transformer.get_submodule(name).weight.detach().float()
@@ -87,6 +88,7 @@ def test_activations_are_quantized_by_token(pristine: DiffusionPipeline) -> None
     """Given int8 activations, then a layer multiplies what quantize_input says, which is not what it was given."""
     spec = Spec(weights="int8", activations="int8")
     made = BACKEND.quantize(pristine, {"transformer": spec})["transformer"]
+    assert {BACKEND.activation_type(made.get_submodule(name)) for name in found(BACKEND, made)} == {"int8"}
     fidelity = Fidelity(BACKEND, made)
     call_denoiser(made, torch.float16)
     assert max(fidelity.errors) < ROUNDING[torch.float16]  # 3.2e-4

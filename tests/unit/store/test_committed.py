@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qregress.judge.regression import History
+from qregress.judge.history import History
 from qregress.judge.verdict import judge
 from qregress.record import Record, encode
 from qregress.store.baseline import ACCEPTED, BASELINE, Entry, baseline_of, seal

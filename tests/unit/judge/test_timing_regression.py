@@ -1,0 +1,91 @@
+"""Time against the accepted record on a CUDA device: busy seconds, hosts, and what disturbs a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qregress.judge.history import History
+from qregress.judge.timing_regression import busy, latency
+from qregress.judge.verdict import judge
+from qregress.record import Record
+from qregress.store.accept import as_accepted
+from tests.making import make_acceptable, make_fingerprint, make_timing
+from tests.unit.judge.making import sure
+
+H100: dict[str, Any] = {"device_class": "cuda-nvidia-h100-79gib", "name": "NVIDIA H100"}
+
+
+def on_cuda(
+    wall: float,
+    busy_s: float,
+    reference: float = 1.0,
+    host: str = "a host",
+    disturbed: tuple[str, ...] = (),
+    **where: Any,
+) -> Record:
+    """A cell on an H100 whose reference takes a second and is busy for all but a twentieth of it."""
+    timing = make_timing(
+        wall, reference, busy_s=(busy_s, 1.01 * busy_s), reference_busy_s=(0.95, 0.96), disturbed=disturbed
+    )
+    return make_acceptable(timing=timing, fingerprint=make_fingerprint(**(H100 | {"host": host} | where)))
+
+
+def remembered(record: Record) -> History:
+    """As if it had been accepted there."""
+    return History(as_accepted(record, judge(record, None, {})))
+
+
+@pytest.mark.parametrize(("now", "verdict"), [(1.2, "pass"), (1.259, "pass"), (1.27, "fail"), (1.32, "fail")])
+def test_a_busy_device(now: float, verdict: str) -> None:
+    """Given a device that is busy all the time, then 5 % more is allowed of wall and of busy time, and 10 % is told."""
+    record, past = on_cuda(now, 0.99 * now), remembered(on_cuda(1.2, 0.99 * 1.2))
+    for check in (latency, busy):
+        assert sure(check(record, past)).verdict == verdict
+
+
+def test_a_device_that_waits_for_its_host() -> None:
+    """Given calls that wait for the host, then wall time may be 15 % more there; busy time tells 10 % all the same."""
+    past = remembered(on_cuda(2.2, 1.1))
+    slower = on_cuda(2.42, 1.21)
+    assert sure(latency(slower, past)).verdict == "pass"
+    found = sure(busy(slower, past))
+    assert (found.verdict, found.name) == ("fail", "regression.busy")
+    assert found.why == "busy 1.274x as long as the reference, limit 1.216x (accepted 1.158x + 0.058)"
+
+
+def test_another_host() -> None:
+    """Given another host than accepted, then wall time is void where calls wait for it, and only there."""
+    past, elsewhere = remembered(on_cuda(2.2, 1.1)), on_cuda(2.2, 1.1, host="another")
+    found = sure(latency(elsewhere, past))
+    assert found.verdict == "void"
+    assert found.why == "calls wait for the host, which was a host when it was accepted and is another"
+    assert sure(busy(elsewhere, past)).verdict == "pass"
+    assert sure(latency(on_cuda(1.2, 1.19, host="another"), remembered(on_cuda(1.2, 1.19)))).verdict == "pass"
+
+
+def test_another_device() -> None:
+    """Given another GPU of the same class, then no ratio is held against the accepted one."""
+    past, elsewhere = remembered(on_cuda(1.2, 1.19)), on_cuda(1.2, 1.19, name="NVIDIA H100 PCIe")
+    for check in (latency, busy):
+        found = sure(check(elsewhere, past))
+        assert found.verdict == "void"
+        assert "accepted on NVIDIA H100, this is NVIDIA H100 PCIe" in found.why
+
+
+def test_a_disturbed_device() -> None:
+    """Given a device that another process used, then nothing of time is judged there, and why is said."""
+    past = remembered(on_cuda(1.2, 1.19))
+    seen = "process 7 used the device as well, up to 40 % of it"
+    for check in (latency, busy):
+        found = sure(check(on_cuda(1.5, 1.49, disturbed=(seen,)), past))
+        assert (found.verdict, found.why) == ("void", f"{seen}: run it again")
+
+
+def test_busy_time_that_is_gone() -> None:
+    """Given busy time when it was accepted and none now, then that is a failure; on a CPU there is nothing to ask."""
+    gone = make_acceptable(timing=make_timing(1.2, 1.0), fingerprint=make_fingerprint(**H100))
+    assert sure(busy(gone, remembered(on_cuda(1.2, 1.19)))).verdict == "fail"
+    assert sure(busy(on_cuda(1.2, 1.19), remembered(gone))).verdict == "new"
+    assert busy(gone, remembered(gone)) is None

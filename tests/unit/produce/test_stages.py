@@ -1,0 +1,56 @@
+"""Stages of a call, of the pocket pipeline as it is."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import torch
+
+from qregress import pipelines
+from qregress.matrix import Workload
+from qregress.produce.generate import generate
+from qregress.produce.stages import Marks, typical, watched
+from qregress.produce.variant import assemble
+from qregress.record import Stages
+
+WORKLOAD = Workload(name="w", prompts=("a red circle",), steps=2)
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Any:
+    """The pocket pipeline."""
+    return pipelines.load("pocket:pixart-sigma", "float16", "cpu")
+
+
+def test_each_component_is_in_its_own_stage(pocket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a clock that only components move, then each moves the stage that it belongs to."""
+    pipeline = assemble(pocket, {})
+    source = pipelines.check("pocket:pixart-sigma")
+    now = [0.0]
+    monkeypatch.setattr("qregress.produce.stages.time.perf_counter", lambda: now[0])
+    with ExitStack() as hooks:
+        for part, seconds in (
+            (pipeline.text_encoder, 1.0),
+            (pipeline.transformer, 10.0),
+            (pipeline.vae.decoder, 100.0),
+        ):
+
+            def pass_time(*_: Any, seconds: float = seconds) -> None:
+                now[0] += seconds
+
+            hooks.callback(part.register_forward_hook(pass_time).remove)
+        with watched(pipeline, "cpu") as marks:
+            generate(pipeline, source, WORKLOAD, [0], torch.zeros(1, 4, 16, 16), marks.on_step)
+    # A prompt and the empty one of guidance are encoded one after the other, and denoised together.
+    assert typical([marks]) == Stages(encode_s=2.0, step_s=10.0, steps=2, decode_s=100.0)
+
+
+def test_what_cannot_be_told_apart() -> None:
+    """Given a call without a denoiser or a step, then it has no stages, and is left out of the median."""
+    marks = Marks("cpu")
+    marks.on_step(1)
+    marks.end()
+    assert marks.stages() is None
+    assert typical([marks]) is None
