@@ -46,6 +46,20 @@ class Refused(QregressError):
     """A cell is not produced, as it could not count: its folder is another run's, or it was tried before."""
 
 
+#: What libraries raise where they cannot do what they are asked.
+LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The text of an error on one line, so many characters of it at most."""
+    return " ".join(str(error).split())[:limit]
+
+
+def told(error: BaseException, limit: int = 300) -> str:
+    """The same after the name of its class."""
+    return f"{type(error).__name__}: {one_line(error, limit)}"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Say what is allowed, and the nearest name where one is near: the tail of an error message."""
     names = sorted(allowed)

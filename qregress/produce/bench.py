@@ -217,7 +217,8 @@ class Bench:
         if setting.roundtrip:
             self._emit(Progress(cell.id, "save and load", 0, 1))
             made = passed.made.rows(first_batch)
-            trip = roundtrip(pipeline, setting, made, lambda again: run(again, first_batch), self._out.cell(cell.id))
+            folder = self._out.cell(cell.id)
+            trip = roundtrip(pipeline, setting, planned, made, lambda again: run(again, first_batch), folder)
         gated = expected
         if setting.reference == "same-dtype":
             what = f"reference in {setting.dtype}"

@@ -61,7 +61,12 @@ def distance(pipeline: Any) -> float:
 def found(pipeline: Any, pristine: Any, measure: Callable[[Any], float] = distance, **options: Any) -> Blame:
     """Blame of what is off by the sum of errors."""
     parts = {name: part for name, part in pipeline.components.items() if part is not pristine.components[name]}
-    given = {"components": tuple(parts), "whole": measure(pipeline), "score": "lpips", "prompts": (1, 0)} | options
+    given: dict[str, Any] = {
+        "components": tuple(parts),
+        "whole": measure(pipeline),
+        "score": "lpips",
+        "prompts": (1, 0),
+    } | options
     return blame(pipeline, pristine, measure, **given)
 
 
