@@ -38,8 +38,26 @@ class FactoryError(ProduceError):
     """A registered factory failed, or returned what cannot be a reference. Its cause, if any, is the user's own."""
 
 
+class Unavailable(ProduceError):
+    """What is asked of a cell that ran cannot be told, or not any more. The cell and whoever ran it stand."""
+
+
 class Refused(QregressError):
     """A cell is not produced, as it could not count: its folder is another run's, or it was tried before."""
+
+
+#: What libraries raise where they cannot do what they are asked.
+LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The text of an error on one line, so many characters of it at most."""
+    return " ".join(str(error).split())[:limit]
+
+
+def told(error: BaseException, limit: int = 300) -> str:
+    """The same after the name of its class."""
+    return f"{type(error).__name__}: {one_line(error, limit)}"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

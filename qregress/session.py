@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from qregress.config import EVERYTHING, Config
 from qregress.device_lock import device_lock
-from qregress.errors import StoreError
+from qregress.errors import StoreError, Unavailable
 from qregress.judge.blame import suspects, told
 from qregress.judge.history import History
 from qregress.judge.verdict import judge
@@ -153,21 +153,27 @@ class Session:
 
     def _blamed(self, cell: Cell, record: Record, reference: Record | None, result: CellResult) -> CellResult:
         """The result with what carries the loss, where its quality is what failed."""
-        prompts = suspects(record, reference, result)
+        prompts = suspects(record, reference, result) if self.config.run.blame else ()
         if not prompts:
             return result
-        lost = "what carries its loss could not be told"
-        notes = self._ask(cell, lambda producer: producer.find_blame(cell, prompts, self._on_event), lost)
+        lost, offload = "what carries its loss could not be told", cell.setting.offload
+        if offload != "none":
+            notes = [f"{lost}: with offload = '{offload}' components cannot be exchanged one by one"]
+        else:
+            notes = self._ask(cell, lambda producer: producer.find_blame(cell, prompts, self._on_event), lost)
         found = self.folder.record(cell.id)
         if found is not None and found.blame is not UNSET:
             notes.append(told(found.blame))
         return msgspec.structs.replace(result, notes=(*result.notes, *notes))
 
     def _ask(self, cell: Cell, request: Callable[[Producer], None], lost: str) -> list[str]:
-        """Ask for more of the cell that has just run; a crash takes nothing of what was measured, and is noted."""
+        """Ask for more of the cell that has just run; that it cannot be told takes nothing of what was measured."""
+        if self._producer is None:
+            return [f"{lost}: the process that ran the cell is gone"]
         try:
-            if self._producer is not None:
-                request(self._producer)
+            request(self._producer)
+        except Unavailable as refusal:
+            return [f"{lost}: {refusal}"]
         except Crash as crash:
             self.close()
             self._on_event(Say(f"{cell.id}: {lost}: {crash}"))

@@ -373,4 +373,4 @@ class _Loader:
         if table.select is not None and table.select not in {*selections, EVERYTHING}:
             known = nearest(table.select, [*selections, EVERYTHING])
             self.fail("run.select", f"no selection '{table.select}'; {known}")
-        return Run(seconds["deadline"], table.latency_pairs, seconds["latency_time"], table.select)
+        return Run(seconds["deadline"], table.latency_pairs, seconds["latency_time"], table.select, table.blame)

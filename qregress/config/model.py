@@ -51,13 +51,15 @@ class Run(msgspec.Struct, frozen=True):
 
     ``deadline_s``: after that long without an end a cell is killed. ``latency_pairs``: at least as many interleaved
     pairs are timed. ``latency_time_s``: after that long no further pair is added to make a decision clear. ``select``:
-    the selection that is run where none is named; ``None``: all cells.
+    the selection that is run where none is named; ``None``: all cells. ``blame``: whether a cell whose quality fails is
+    run again to find the part that carries the loss.
     """
 
     deadline_s: float
     latency_pairs: int
     latency_time_s: float
     select: str | None = None
+    blame: bool = True
 
 
 class Config(msgspec.Struct, frozen=True):

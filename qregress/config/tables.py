@@ -74,3 +74,4 @@ class RunTable(msgspec.Struct, forbid_unknown_fields=True):
     latency_pairs: int = 6
     latency_time: str = "20 s"
     select: str | None = None
+    blame: bool = True

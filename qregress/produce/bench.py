@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from msgspec import UNSET, UnsetType
 
-from qregress.errors import ProduceError
+from qregress.errors import Unavailable
 from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload
 from qregress.produce import files, scoring
 from qregress.produce.blame import blame
@@ -71,7 +71,7 @@ class Bench:
     def measure_noise(self, cell: Cell) -> None:
         """Add the noise floor to the record of the cell that ran last, or of a reference, whichever process ran it.
 
-        Raises ``ProduceError`` where its weights or images are not at hand any more.
+        Raises ``Unavailable`` where its weights or images are not at hand any more.
         """
         record, pipeline, made, reference, initial = self._just_run(cell, "its noise can be measured")
         base = None if cell.setting.is_reference else reference
@@ -91,10 +91,8 @@ class Bench:
     def find_blame(self, cell: Cell, prompts: tuple[int, ...]) -> None:
         """Add to the record of the cell that ran last which of its parts carries the loss of some prompts.
 
-        Raises ``ProduceError`` where its weights or images are not at hand any more.
+        Raises ``Unavailable`` where its weights or images are not at hand any more.
         """
-        if cell.setting.offload != "none":
-            raise ProduceError(f"{cell.id}: with offload, its components cannot be exchanged one by one")
         record, pipeline, made, reference, initial = self._just_run(cell, "its loss can be blamed on something")
         expected, trained = reference.rows(prompts), self._unquantized.source.trained
         size = cell.workload.batch_size
@@ -110,6 +108,7 @@ class Bench:
             pipeline,
             self._unquantized.load(cell.setting.dtype),
             run,
+            components=self._unquantized.fitted(cell).setting.weights,
             whole=left(made.rows(prompts)),
             score="lpips" if trained else "latents",
             prompts=prompts,
@@ -125,7 +124,7 @@ class Bench:
             made, _ = self._unquantized.reference(cell)
             last = cell.id, self._unquantized.pipeline(cell.setting.dtype), made, made
         if record is None or last is None or last[0] != cell.id:
-            raise ProduceError(f"{cell.id}: {what} only in the process that has just run it")
+            raise Unavailable(f"{cell.id}: {what} only in the process that has just run it")
         _, initial = self._unquantized.reference(cell)
         return record, *last[1:], initial
 
@@ -222,7 +221,8 @@ class Bench:
         if setting.roundtrip:
             self._emit(Progress(cell.id, "save and load", 0, 1))
             made = passed.made.rows(first_batch)
-            trip = roundtrip(pipeline, setting, made, lambda again: run(again, first_batch), self._out.cell(cell.id))
+            folder = self._out.cell(cell.id)
+            trip = roundtrip(pipeline, setting, planned, made, lambda again: run(again, first_batch), folder)
         gated = expected
         if setting.reference == "same-dtype":
             what = f"reference in {setting.dtype}"

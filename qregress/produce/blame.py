@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -26,6 +26,7 @@ def blame(
     pristine: DiffusionPipeline,
     distance: Distance,
     *,
+    components: Iterable[str],
     whole: float,
     score: Literal["lpips", "latents"],
     prompts: Sequence[int],
@@ -33,16 +34,16 @@ def blame(
 ) -> Blame:
     """Restore each quantized component alone, then each block alone of the component whose restoring helps most.
 
-    ``pristine``: the unquantized pipeline in the same compute dtype; components that are other objects in ``pipeline``
-    are the quantized ones. ``distance`` generates some prompts, those at ``prompts``, and returns their mean distance
-    to the reference's in ``score``; ``whole``: the same of ``pipeline`` as it is. ``on_step`` is told how many calls of
-    ``distance`` are done, and how many there will be as far as that is known.
+    ``pristine``: the unquantized pipeline in the same compute dtype; ``components``: the quantized ones, as others may
+    be copies too, to be compiled. ``distance`` generates some prompts, those at ``prompts``, and returns their mean
+    distance to the reference's in ``score``; ``whole``: the same of ``pipeline`` as it is. ``on_step`` is told how many
+    calls of ``distance`` are done, and how many there will be as far as that is known.
 
     Costs one call of ``distance`` for each quantized component, and then one for each changed block of one of them, or,
     where those are n > ``FEW``, 2 sqrt(n) + 1 at most: 8 for 12 blocks, 16 for 57. Where no component's restoring helps
     no block is tried. In the end, and on any error, ``pipeline`` has the modules that it had.
     """
-    names = changed_components(pipeline, pristine)
+    names = tuple(components)
     trials = _Trials(distance, whole, on_step)
     trials.expect(len(names))
     found = [trials.run(name, assemble(pipeline, {name: pristine.components[name]})) for name in names]
@@ -60,13 +61,6 @@ def blame(
         runs=runs,
         blocks=blocks,
     )
-
-
-def changed_components(pipeline: DiffusionPipeline, pristine: DiffusionPipeline) -> list[str]:
-    """The components with weights that are other objects than the unquantized pipeline's."""
-    others = pristine.components
-    parts = pipeline.components.items()
-    return [name for name, part in parts if isinstance(part, nn.Module) and part is not others[name]]
 
 
 def blocks_of(component: nn.Module) -> dict[str, nn.Module]:

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from qregress.errors import ProduceError
+from qregress.errors import ProduceError, Unavailable
 from qregress.matrix import Cell
 from qregress.produce.protocol import (
+    Declined,
     Done,
     Event,
     Failed,
@@ -55,7 +56,10 @@ class Producer(Protocol):
         """Run one cell. Raises ``Crash``, after which the producer must be closed."""
 
     def measure_noise(self, cell: Cell, on_event: OnEvent) -> None:
-        """Add the noise floor to the record of the cell that ran last. Raises as ``produce`` does."""
+        """Add the noise floor to the record of the cell that ran last.
+
+        Raises as ``produce`` does, and ``Unavailable``, after which the producer is as it was.
+        """
 
     def find_blame(self, cell: Cell, prompts: tuple[int, ...], on_event: OnEvent) -> None:
         """Add which part carries the loss of these prompts to the record of the cell that ran last. Raises likewise."""
@@ -126,6 +130,8 @@ class Worker:
             event = unpack_event(line)
             if isinstance(event, Done):
                 return
+            if isinstance(event, Declined):
+                raise Unavailable(event.message)
             if isinstance(event, Failed):
                 raise Crash(event.message, event.details)
             if isinstance(event, Progress):

@@ -74,7 +74,16 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     details: str
 
 
-Event = Say | Progress | Done | Failed
+class Declined(msgspec.Struct, frozen=True, tag="declined"):
+    """What was asked of this cell cannot be told, and why; nothing has happened."""
+
+    cell: str
+    message: str
+
+
+#: What ends a request.
+End = Done | Failed | Declined
+Event = Say | Progress | End
 Request = Produce | MeasureNoise | FindBlame
 
 _encoder = msgspec.json.Encoder()

@@ -14,8 +14,19 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from qregress.errors import FactoryError, QregressError
-from qregress.produce.protocol import Done, Event, Failed, FindBlame, MeasureNoise, Request, pack, unpack_request
+from qregress.errors import FactoryError, QregressError, Unavailable
+from qregress.produce.protocol import (
+    Declined,
+    Done,
+    End,
+    Event,
+    Failed,
+    FindBlame,
+    MeasureNoise,
+    Request,
+    pack,
+    unpack_request,
+)
 
 if TYPE_CHECKING:
     from qregress.produce.bench import Bench
@@ -38,15 +49,31 @@ def main(arguments: list[str]) -> int:
                 from qregress.produce.bench import Bench
 
                 bench = Bench(request.cell.pipeline, request.options, emit)
-            if isinstance(request, MeasureNoise):
-                bench.measure_noise(request.cell)
-            elif isinstance(request, FindBlame):
-                bench.find_blame(request.cell, request.prompts)
-            else:
-                bench.run(request.cell, request.resolve)
-            emit(Done(request.cell.id))
-        except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
-            emit(Failed(request.cell.id, describe(error), details(error)))
+        except Exception as error:  # noqa: BLE001 - see answer
+            emit(failed(request, error))
+        else:
+            emit(answer(bench, request))
+
+
+def answer(bench: Bench, request: Request) -> End:
+    """Do what is asked, and say how it ended."""
+    try:
+        if isinstance(request, MeasureNoise):
+            bench.measure_noise(request.cell)
+        elif isinstance(request, FindBlame):
+            bench.find_blame(request.cell, request.prompts)
+        else:
+            bench.run(request.cell, request.resolve)
+    except Unavailable as error:
+        return Declined(request.cell.id, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a library raises ends this cell and is reported
+        return failed(request, error)
+    return Done(request.cell.id)
+
+
+def failed(request: Request, error: Exception) -> Failed:
+    """In one line, with the traceback of what is no error of ours."""
+    return Failed(request.cell.id, describe(error), details(error))
 
 
 def describe(error: BaseException) -> str:

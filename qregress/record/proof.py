@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, field
 
 from qregress.record.base import Data
 
@@ -80,8 +80,10 @@ class Roundtrip(Data, frozen=True, kw_only=True):
     """What was quantized, saved and loaded again.
 
     ``disk_bytes``: of the files, also by component. ``equal``: whether images and latents are the same bits as before.
-    ``latents``: relative L2 of the final latents of each prompt that was generated again, in ``dtype``. ``message``:
-    why a library could not save or load it; then the rest is empty.
+    ``latents``: relative L2 of the final latents of each prompt that was generated again, in the setting's ``dtype``.
+    ``legal``: where those are not equal, by how much another attention kernel moves the latents of the same prompts.
+    ``loaded``: the manifest of what was loaded. ``altered``: parameters and buffers that are not the saved bits.
+    ``message``: why a library could not save or load it; then the rest is empty.
     """
 
     disk_bytes: int
@@ -90,6 +92,9 @@ class Roundtrip(Data, frozen=True, kw_only=True):
     latents: tuple[float | None, ...]
     dtype: str
     message: str = ""
+    legal: tuple[float | None, ...] = ()
+    loaded: dict[str, Coverage] = field(default_factory=dict)
+    altered: tuple[str, ...] = ()
 
 
 class Restored(Data, frozen=True, kw_only=True):

@@ -3,9 +3,10 @@
 ``behaviour.json`` beside it says by cell id what becomes of a cell: ``{"do": "crash"}`` (or ``"interrupt"``,
 ``"raise"``, ``"hang"``, ``"not-run"``), ``"lpips"``, ``"pairs"``, ``"seconds"``, ``"static"`` (bytes), ``"color"`` (of
 its images), ``"black"`` (the sanity check finds that), ``"missed"`` (a module that is not quantized), ``"unsteady"``
-(its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``), ``"blame"`` likewise. Every cell produced
-adds a line to ``produced.txt``, and one with the id of its process to ``processes.txt``; every noise floor measured one
-to ``noise.txt``, every blame found one to ``blame.txt``.
+(its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``, ``"decline"``), ``"blame"`` likewise. Every
+cell produced adds a line to ``produced.txt``, and one with the id of its process to ``processes.txt``; every noise
+floor measured one to ``noise.txt``, every blame found one to ``blame.txt``, every producer that was ended one to
+``closed.txt``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import msgspec
 from PIL import Image
 
+from qregress.errors import Unavailable
 from qregress.matrix import Cell, canonical
 from qregress.produce.client import Crash, OnEvent
 from qregress.produce.protocol import Options, Progress, Say
@@ -113,7 +115,9 @@ class FakeProducer:
         self._folder.write_record(msgspec.structs.replace(record, blame=found))
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to end; that it was asked is kept."""
+        with (HERE / "closed.txt").open("a") as stream:
+            stream.write(f"{self._log.name}\n")
 
     def _write(self, cell: Cell, cell_id: str, setting: str, mine: dict[str, Any]) -> None:
         folder = self._folder.cell(cell_id)
@@ -197,8 +201,18 @@ def _raise(log: str) -> None:
     raise ZeroDivisionError(log)
 
 
+def _decline(log: str) -> None:
+    raise Unavailable(f"nobody knows, says {Path(log).name}")
+
+
 def _hang(_: str) -> None:
     threading.Event().wait()
 
 
-ACTIONS: dict[str, Callable[[str], None]] = {"crash": _crash, "interrupt": _interrupt, "raise": _raise, "hang": _hang}
+ACTIONS: dict[str, Callable[[str], None]] = {
+    "crash": _crash,
+    "interrupt": _interrupt,
+    "raise": _raise,
+    "decline": _decline,
+    "hang": _hang,
+}

@@ -78,6 +78,41 @@ def test_a_crash_meanwhile_loses_no_verdict(way: str, project: Project) -> None:
     assert [cell.verdict for cell in project.results().cells] == ["pass", "fail", "pass"]
 
 
+def test_a_refusal_costs_no_worker(project: Project) -> None:
+    """Given a worker that cannot tell, then the verdict stands with a note, and the next cell finds it as it was."""
+    project.behave({INT8: FAR | {"blame": "decline"}})
+    project.run().assert_outcomes(passed=2, failed=1)
+    assert note(project) == ["what carries its loss could not be told: nobody knows, says pixart-1.log"]
+    assert project.produced("closed") == ["pixart-1.log"]  # at the end of the run
+
+
+def test_it_can_be_switched_off(project: Project) -> None:
+    """Given a configuration that does not want it, then a failing cell costs no further call, and nothing is said."""
+    project.behave({INT8: FAR})
+    project.configure(("[baselines]", "[run]\nblame = false\n[baselines]"))
+    project.run().assert_outcomes(passed=2, failed=1)
+    assert (project.produced("blame"), note(project)) == ([], [])
+
+
+def test_what_is_offloaded_is_not_asked(project: Project) -> None:
+    """Given components that are moved about, which cannot be exchanged, then a note says so without asking."""
+    project.behave({INT8: FAR})
+    project.configure(('weights = { transformer = "int8" }', 'weights = { transformer = "int8" }\noffload = "model"'))
+    project.run().assert_outcomes(passed=2, failed=1)
+    assert project.produced("blame") == []
+    assert note(project) == [
+        "what carries its loss could not be told: with offload = 'model' components cannot be exchanged one by one"
+    ]
+
+
+def test_after_a_crash_in_the_noise_floor(kept: Project) -> None:
+    """Given a worker that died over the noise of a failing cell, then that its loss is not told is a note too."""
+    kept.behave({INT8: FAR | {"noise": "crash"}})
+    kept.run().assert_outcomes(passed=2, failed=1)
+    assert kept.produced("blame") == []
+    assert "what carries its loss could not be told: the process that ran the cell is gone" in note(kept)
+
+
 def test_an_interrupt_meanwhile(project: Project) -> None:
     """Given Ctrl-C while it is asked, then the run ends, and the cell has no verdict."""
     project.behave({INT8: FAR | {"blame": "interrupt"}})

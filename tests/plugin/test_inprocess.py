@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from qregress.produce.protocol import Options
+from tests.making import INT8
 from tests.plugin import fake_producer
 from tests.plugin.project import Project
 
@@ -38,6 +39,17 @@ def test_cells_run_in_this_process(alone: Project, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("qregress.session.InProcess", here)
     alone.run("--qregress-inprocess").assert_outcomes(passed=3)
     assert len(alone.produced()) == 3
+
+
+def test_a_refusal_loses_no_verdict(alone: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a loss of which nobody can tell what carries it, then the cell is judged and written, with a note."""
+    monkeypatch.setattr(
+        "qregress.session.InProcess", lambda options: fake_producer.FakeProducer(options, Path("no.log"), 0)
+    )
+    alone.behave({INT8: {"lpips": 0.2, "blame": "decline"}})
+    alone.run("--qregress-inprocess").assert_outcomes(passed=2, failed=1)
+    notes = next(cell.notes for cell in alone.results().cells if cell.id == INT8)
+    assert "what carries its loss could not be told: nobody knows, says no.log" in notes
 
 
 def test_errors_are_raised_as_they_are(alone: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qregress import config
+from qregress.errors import Unavailable
 from qregress.produce.client import Crash, Worker
 from qregress.produce.protocol import Options
 from tests.regression.harness import FEW
@@ -76,6 +77,17 @@ def test_a_worker_killed_between_cells(tmp_path: Path) -> None:
     with pytest.raises(Crash, match="the worker was ended by SIGKILL"):
         worker.produce(cell, (), lambda _event: None)
     worker.close()
+    worker.close()
+
+
+def test_a_worker_that_cannot_tell(tmp_path: Path) -> None:
+    """A worker that is asked about a cell which it has not run says so, as often as it is asked, and lives on."""
+    options = Options(device="cpu", out=str(tmp_path), lpips="st-alex", clip="pocket", pairs=1, time_s=1.0)
+    worker = Worker(options, tmp_path / "log", 120.0)
+    cell = config.load(config.embedded_path()).cells()[1]
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="can be blamed on something only in the process that has just run it"):
+            worker.find_blame(cell, (0,), lambda _event: None)
     worker.close()
 
 

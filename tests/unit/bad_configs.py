@@ -161,6 +161,7 @@ MISTAKES = {
     "budget-cell": Mistake(_BUDGET, '[budgets."pixort/int8"]\nlpips = 1', 'budgets."pixort/int8"', "matches no cell"),
     "run": Mistake("[budgets]", '[run]\ndeadline = "soon"\n[budgets]', "run.deadline", "expected a number and one of"),
     "run-pairs": Mistake("[budgets]", "[run]\nlatency_pairs = 0\n[budgets]", "run.latency_pairs", "found 0"),
+    "run-blame": Mistake("[budgets]", '[run]\nblame = "no"\n[budgets]', "run.blame", "expected `bool`, got `str`"),
     "device-type": Mistake(
         _BUDGET, "device = 1", "budgets", 'device: expected a text like "cuda-nvidia-h100*", found 1'
     ),

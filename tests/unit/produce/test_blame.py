@@ -60,7 +60,14 @@ def distance(pipeline: Any) -> float:
 
 def found(pipeline: Any, pristine: Any, measure: Callable[[Any], float] = distance, **options: Any) -> Blame:
     """Blame of what is off by the sum of errors."""
-    return blame(pipeline, pristine, measure, whole=measure(pipeline), score="lpips", prompts=(1, 0), **options)
+    parts = {name: part for name, part in pipeline.components.items() if part is not pristine.components[name]}
+    given: dict[str, Any] = {
+        "components": tuple(parts),
+        "whole": measure(pipeline),
+        "score": "lpips",
+        "prompts": (1, 0),
+    } | options
+    return blame(pipeline, pristine, measure, **given)
 
 
 def shares(blamed: Blame) -> dict[str, Any]:
@@ -102,6 +109,13 @@ def test_what_is_not_quantized_is_not_tried(pristine: Any) -> None:
     blamed = found(pipeline, pristine, on_step=lambda done, total: steps.append((done, total)))
     assert shares(blamed) == {"transformer": 1.0, "inner.layers.2": 1.0}
     assert steps == [(1, 1), (2, 2)]
+
+
+def test_copies_that_are_not_quantized_are_not_tried(pristine: Any) -> None:
+    """Given another component that is a copy as well, as what is compiled is, then no call is spent on it."""
+    pipeline = damaged(pristine, transformer=_weights({"inner.layers.2": 1.0}), text_encoder={})
+    assert pipeline.text_encoder is not pristine.text_encoder
+    assert shares(found(pipeline, pristine, components=("transformer",))) == {"transformer": 1.0, "inner.layers.2": 1.0}
 
 
 def test_where_no_component_helps_no_block_is_tried(pristine: Any) -> None:
