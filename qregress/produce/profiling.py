@@ -27,7 +27,7 @@ def _busy(action: Callable[[], object], device: str) -> float:
     Raises ``ProduceError`` where the profiler saw none, as where it may not use the device's counters.
     """
     synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         action()
         synchronize(device)
     kineto = profiler.profiler

@@ -53,3 +53,8 @@ class Record(Data, frozen=True, kw_only=True):
     calibrated: int | UnsetType = UNSET
     trained: dict[str, Trained] | UnsetType = UNSET
     blame: Blame | UnsetType = UNSET
+
+    @property
+    def draws(self) -> bool:
+        """Whether its images are of something: what random weights draw is noise, in each run and setting."""
+        return bool(self.images) and self.scores is not None and self.scores.note is None
