@@ -60,7 +60,7 @@ def test_large_images_are_shrunk(tmp_path: Path) -> None:
     """Given images of 1024 px, then they are shown at half that."""
     cell = draw(tmp_path / "cell", (100, 0, 0), (0, 0, 200), size=(1024, 512))
     sheet = Image.open(write_sheet(cell, make_record(images=NAMES), None))
-    assert sheet.height == 24 + 2 * (256 + 8)
+    assert sheet.size == (180 + 8 + 512 + 8, 24 + 2 * (256 + 8) + 8)
 
 
 #: Of two videos of three frames.
