@@ -16,6 +16,7 @@ from qregress.record import (
     Fingerprint,
     LayerFidelity,
     Memory,
+    ModuleCoverage,
     Noise,
     NoiseVariant,
     Record,
@@ -87,6 +88,18 @@ def make_record(cell_id: str = INT8, **fields: Any) -> Record:
     pipeline, setting, workload = cell_id.split("/")
     given = {"status": "ran", "prompts": ("a small red circle", "a large blue square")} | fields
     return Record(id=cell_id, pipeline=pipeline, setting=setting, workload=workload, **given)
+
+
+def make_asked(setting: dict[str, Any]) -> Asked:
+    """What was asked for, as far as the setting says it."""
+    return Asked(source_sha256="0" * 64, call={}, setting=setting, workload={}, initial_sha256="1" * 64)
+
+
+def make_module(name: str, expected: str | None = "int8", found: str | None = "int8") -> ModuleCoverage:
+    """One module with weights."""
+    return ModuleCoverage(
+        name=name, module="Linear", expected=expected, found=found, tensor="Q", dtype="float16", bytes=8
+    )
 
 
 def make_memory(static: int, peak: int | None = None) -> Memory:

@@ -14,7 +14,7 @@ import msgspec
 
 from qregress import units
 from qregress.frames import of_entry, where
-from qregress.judge import proof, regression, timing
+from qregress.judge import kernels, proof, regression, timing
 from qregress.judge.budgets import WORST_FACTOR, Limit
 from qregress.judge.history import History
 from qregress.matrix import REFERENCE
@@ -167,7 +167,7 @@ def coverage(subject: Subject) -> Check | None:
 
 def fidelity(subject: Subject) -> Check | None:
     """Every kernel right."""
-    return proof.fidelity(subject.record)
+    return kernels.fidelity(subject.record)
 
 
 def roundtrip(subject: Subject) -> Check | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from qregress.record import Coverage, CoverageSummary, ModuleCoverage
+from qregress.record import Coverage, CoverageSummary, ModuleCoverage, Record
 
 _COUNTS = ("quantized", "eligible", "modules", "tensors")
 _SHOWN = 3
@@ -80,3 +81,8 @@ def some(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def asked(record: Record, key: str) -> Any:
+    """What the setting has for a key; ``None`` where that is the default, or not known."""
+    return record.asked.setting.get(key) if record.asked is not None else None

@@ -31,7 +31,7 @@ from torchao.quantization import (
 )
 
 from qregress.errors import ConfigError, ProduceError
-from qregress.quantize.base import Backend, Dequantized, Spec
+from qregress.quantize.base import Backend, Dequantized, Spec, alike
 from qregress.quantize.copies import copies
 from qregress.quantize.packed import unpack_tiles
 
@@ -139,11 +139,11 @@ def tiles(data: torch.Tensor, scale_and_zero: torch.Tensor, shape: tuple[int, ..
 
     ``scale_and_zero [groups, outputs, 2]``. What the weight was padded with to whole tiles is left off.
     """
-    codes = unpack_tiles(data)
     scale, zero = scale_and_zero.float().transpose(0, 1).unsqueeze(-2).unbind(-1)  # [outputs, groups, 1] each
-    grouped = codes.unflatten(1, (scale.shape[1], -1))
-    values = ((grouped - 8) * scale + zero).flatten(1)[: shape[0], : shape[1]]
-    return Dequantized(values, values.abs())
+    codes = unpack_tiles(data).unflatten(1, (scale.shape[1], -1))
+    values = ((codes - 8) * scale + zero).flatten(1)[: shape[0], : shape[1]]
+    size = codes.shape[2]
+    return Dequantized(values, values.abs(), size, alike(codes, 4)[: shape[0], : shape[1] // size])
 
 
 def apply(component: nn.Module, spec: Spec) -> None:

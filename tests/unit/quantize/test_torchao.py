@@ -107,7 +107,9 @@ def test_int4_is_worked_out_without_its_kernel() -> None:
     scale = torch.tensor([0.5, 0.25]).reshape(2, 1).expand(2, 8)
     zero = torch.arange(16.0).reshape(2, 8)
     known = tiles(tile, torch.stack((scale, zero), dim=2).bfloat16(), (6, 128))
-    assert known.values.shape == (6, 128)
+    assert (known.values.shape, known.group) == ((6, 128), 64)
+    assert known.alike is not None
+    assert known.alike.shape == (6, 2)
     assert torch.equal(known.values[:, :64], (codes[:6, :64] - 8) * 0.5 + zero[0, :6, None])
     assert torch.equal(known.values[:, 64:], (codes[:6, 64:] - 8) * 0.25 + zero[1, :6, None])
 
