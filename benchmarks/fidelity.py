@@ -105,7 +105,7 @@ def layers(
         holder = SimpleNamespace(components={"model": model}, device=torch.device(device))
         made = library.quantize(holder, {"model": Spec(weights=weights)})["model"]  # type: ignore[arg-type]
         x = nn.functional.silu(2 * torch.randn(tokens, inputs)).to(device, compute)
-        examined = fidelity.examine({"model": made}, {"model": model}, library, lambda m=made, x=x: m(x))
+        examined = fidelity.examine({"model": made}, {"model": model}, library, lambda _, m=made, x=x: m(x))
         found += examined["model"].layers
     return found
 

@@ -47,7 +47,7 @@ class Refused(QregressError):
 
 
 #: What libraries raise where they cannot do what they are asked.
-LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+LIBRARY_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
 def one_line(error: BaseException, limit: int | None = 300) -> str:

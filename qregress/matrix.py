@@ -90,8 +90,9 @@ class Factory(msgspec.Struct, frozen=True, kw_only=True):
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """A pipeline under test: a name and where it comes from.
 
-    ``source`` is ``pocket:NAME`` (trained, inside the package), ``path:FOLDER`` (a local Diffusers folder) or
-    ``factory:NAME`` (a registered function, with ``factory``). ``call`` holds arguments of every pipeline call; those
+    ``source`` is ``pocket:NAME`` (trained, inside the package), ``path:FOLDER`` (a local Diffusers folder),
+    ``hub:OWNER/NAME@COMMIT``, ``random:NAME@SEED`` (an architecture at full size) or ``factory:NAME`` (a registered
+    function, with ``factory``). ``call`` holds arguments of every pipeline call; those
     of a factory may be of any type and stay with it. ``roles``: ``None`` where they are known only once it is loaded.
     """
 

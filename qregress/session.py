@@ -105,7 +105,7 @@ class Session:
         if past is not None and record.status == "ran":
             result = self._remembered(cell, record, reference, past, result)
         result = self._blamed(cell, record, reference, result)
-        if record.images:
+        if record.draws:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
         self.folder.write_result(result)

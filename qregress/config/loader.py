@@ -164,7 +164,7 @@ class _Loader:
             self.fail(f"{key}.devices", f"empty; allowed: {', '.join(DEVICES)}")
         # As plain roles: what else is known of a family is no worker's business.
         roles = Roles(**{field: getattr(kind.family, field) for field in Roles.__struct_fields__})
-        return Pipeline(name=name, source=source, devices=devices, call=table.call, roles=roles)
+        return Pipeline(name=name, source=kind.pinned or source, devices=devices, call=table.call, roles=roles)
 
     def relative_source(self, source: str) -> str:
         """A path in a configuration is relative to the file that holds it."""

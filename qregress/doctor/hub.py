@@ -36,7 +36,7 @@ def scan() -> Cache:
 
 
 def fact(cache: Cache) -> Fact:
-    """Never a problem: no pipeline comes from there."""
+    """Never a problem: what a run needs of it is fetched."""
     name = "hub cache"
     if cache.problem:
         return Fact(name=name, state="absent", detail=f"{cache.folder}: {cache.problem}".removeprefix(": "))

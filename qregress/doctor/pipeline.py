@@ -16,6 +16,7 @@ from qregress.pipelines import factories
 from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.families import Family, final_projection
 from qregress.pipelines.folder import Described, Folder, read_json
+from qregress.pipelines.hub import Repository
 from qregress.units import format_bytes
 
 
@@ -81,7 +82,11 @@ def _described(found: Described, name: str) -> Section:
     if found.call:
         call = ", ".join(f"{key}={value!r}" for key, value in found.call.items())
         facts.append(Fact(name="every call", state="ok", detail=call))
-    return Section(str(found.path) if isinstance(found, Folder) else name, tuple(facts))
+    if isinstance(found, Repository) and found.missing:
+        how = "a run that needs it fetches it"
+        facts.append(Fact(name="to be fetched", state="absent", detail=format_bytes(found.missing), how=how))
+    title = str(found.path) if isinstance(found, Folder) and found.commit is None else name
+    return Section(title, tuple(facts))
 
 
 def _text_encoders(found: Described, family: Family) -> list[Fact]:
@@ -119,6 +124,8 @@ def _fuses(family: Family, module: Any) -> Fact:
 def _component(found: Described, name: str) -> str:
     """Attribute, class, and bytes of its weights where there are files."""
     told = f"{name}: {found.kinds[name][1]}"
+    if isinstance(found, Repository):
+        return f"{told}, {format_bytes(found.size(name))}"
     if not isinstance(found, Folder):
         return told
     place = found.shared.get(name, found.path / name)
@@ -131,6 +138,8 @@ def _skeleton(found: Described, family: Family) -> Any:
     name = family.denoiser
     if isinstance(found, Architecture):
         config = found.parts[name].config
+    elif isinstance(found, Repository):
+        config = read_json(found.path / name / "config.json")
     elif isinstance(found, Folder):
         config = read_json(found.shared.get(name, found.path / name) / "config.json")
     else:

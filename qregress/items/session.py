@@ -16,14 +16,17 @@ from qregress.items.keeping import Keeping
 from qregress.items.order import together
 from qregress.items.screen import Screen
 from qregress.matrix import DEVICES, Cell
+from qregress.pipelines.hub import Repository
 from qregress.plugin import FIXTURE, RUN_ID
 from qregress.produce.client import Worker
+from qregress.produce.protocol import Say
 from qregress.record import CellResult
 from qregress.report import terminal
 from qregress.session import RunWriter, Session, StartProducer
 from qregress.store import refresh
 from qregress.store.author import commit
 from qregress.store.baselines import Store
+from qregress.units import format_bytes
 
 DEFAULT_OUT = Path(".qregress") / "latest"
 
@@ -140,8 +143,21 @@ class PytestSession:
             items[:] = kept
             self._config.hook.pytest_deselected(items=gone)
         if any(_cell_of(item) for item in kept) and not self._option("collectonly"):
-            self._keeping.check({cell_id for item in kept if (cell_id := _cell_of(item))})
+            chosen = {cell_id for item in kept if (cell_id := _cell_of(item))}
+            self._keeping.check(chosen)
             self._check_folder()
+            self._fetch({self._cells[cell_id].pipeline.source for cell_id in chosen})
+
+    def _fetch(self, sources: set[str]) -> None:
+        """Have files of pipelines that will run on this machine: no cell's deadline is for downloading."""
+        for source in sorted(source for source in sources if source.startswith("hub:")):
+            try:
+                found = pipelines.check(source)
+                if isinstance(found, Repository):
+                    self._screen.on_event(Say(f"fetching {source}: {format_bytes(found.missing)}"))
+                    pipelines.whole(found)
+            except QregressError as error:
+                raise pytest.UsageError(str(error)) from None
 
     def _check_registered(self) -> None:
         """No pipeline was registered after the matrix was made: it would be missing from it without a word."""

@@ -6,8 +6,10 @@ None of them needs a baseline, and none can be accepted away.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from msgspec import UNSET
 
@@ -19,6 +21,7 @@ from qregress.judge.noise import K_PROMPT
 from qregress.record import Check, Coverage, LayerFidelity, Record
 
 _SHOWN = 3
+_UNFIT = "inputs are not finite, or too large to be squared"
 _KERNELS, _ROUNDING = "kernel.fidelity", "rounding in the compute dtype, over each layer's own inputs"
 #: Unit roundoff: half a unit in the last place. What another order of sums may at least do to latents of a dtype.
 _UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
@@ -35,7 +38,7 @@ def coverage(record: Record) -> Check | None:
     for component, manifest in manifests.items():
         quantized += sum(module.found is not None for module in manifest.modules)
         expected += sum(module.expected is not None for module in manifest.modules)
-        wrong += _uncovered(component, manifest)
+        wrong += _uncovered(component, manifest, _asked(record, "include"))
     return Check(
         name="coverage.manifest",
         verdict="fail" if wrong else "pass",
@@ -46,12 +49,18 @@ def coverage(record: Record) -> Check | None:
     )
 
 
-def _uncovered(component: str, manifest: Coverage) -> list[str]:
+def _asked(record: Record, key: str) -> Any:
+    """What the setting has for a key; ``None`` where that is the default, or not known."""
+    return record.asked.setting.get(key) if record.asked is not None else None
+
+
+def _uncovered(component: str, manifest: Coverage, include: Sequence[str] | None) -> list[str]:
     """What is not as the setting says."""
     names = [module.name for module in manifest.modules]
     wrong = []
     if manifest.asked is not None and not any(module.expected for module in manifest.modules):
-        wrong.append(f"{component}: {manifest.asked} was asked for, but none of its modules can be quantized so")
+        nothing = _outside(names, include) or "none of its modules can be quantized so"
+        wrong.append(f"{component}: {manifest.asked} was asked for, but {nothing}")
     wrong += [
         f"pattern '{pattern}' matches no module of {component}; {_near(pattern, names)}"
         for pattern in manifest.unmatched
@@ -73,6 +82,15 @@ def _uncovered(component: str, manifest: Coverage) -> list[str]:
         kept = f"original weights of {len(manifest.kept)} of {total} modules are still in memory, {beside}"
         wrong.append(f"{component}: {kept}: {some(manifest.kept)}")
     return wrong
+
+
+def _outside(names: list[str], include: Sequence[str] | None) -> str | None:
+    """That no pattern of ``include`` matches a module of a component, and one that would; ``None`` where one does."""
+    if not include or any(fnmatchcase(name, pattern) for name in names for pattern in include):
+        return None
+    inside = Counter(name.partition(".")[0] for name in names if "." in name).most_common(1)
+    hint = f", such as '{inside[0][0]}.*'" if inside else ""
+    return f"no pattern of include matches a module of it: {', '.join(include)}; add one{hint}"
 
 
 def _other_inputs(component: str, manifest: Coverage) -> list[str]:
@@ -116,9 +134,9 @@ def fidelity(record: Record) -> Check | None:
     """Every quantized layer returns the product of the weights that it stands for, within the dtype's rounding."""
     if not record.fidelity:
         return None
-    called = [(component, layer) for component, found in record.fidelity.items() for layer in found]
-    layers = [(component, layer) for component, layer in called if layer.tokens]
-    unknown = _unknown(called)
+    layers = [(component, layer) for component, found in record.fidelity.items() for layer in found if layer.tokens]
+    unknown = [text for component, found in record.fidelity.items() for text in _unknown(record, component, found)]
+    beside = [*_left_out(layers), *_before(record)]
     if not layers:
         return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why="; ".join(["no layer was compared", *unknown]))
     wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
@@ -131,14 +149,18 @@ def fidelity(record: Record) -> Check | None:
         f"{len(layers)} layers of {sizes} kinds and sizes; nearest to what rounding allows is {component}."
         f"{worst.name}, at {_finite(worst.excess):.2f} of it (relative error {_finite(worst.error):.1e})"
     )
-    told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in wrong.items()] or [healthy]
+    worst_first = sorted(wrong.items(), key=lambda each: len(each[1]), reverse=True)
+    told = [_wrong([layer for _, layer in found], len(layers), *key) for key, found in worst_first[:_SHOWN]]
+    if len(wrong) > _SHOWN:
+        more = sum(len(found) for _, found in worst_first[_SHOWN:])
+        told.append(f"and {len(wrong) - _SHOWN} more kinds of errors, in {more} layers")
     return Check(
         name=_KERNELS,
-        verdict="fail" if wrong else "void" if len(layers) < len(called) else "pass",
+        verdict="fail" if wrong else "void" if unknown else "pass",
         value=_finite(worst.excess),
         limit=1.0,
         basis=_ROUNDING,
-        why="; ".join([*told, *unknown]),
+        why="; ".join([*(told or [healthy]), *beside, *unknown]),
     )
 
 
@@ -147,17 +169,39 @@ def _is_wrong(layer: LayerFidelity) -> bool:
     return bool(layer.where) or not all(map(math.isfinite, (_finite(layer.excess), _finite(layer.bound))))
 
 
-def _unknown(called: list[tuple[str, LayerFidelity]]) -> list[str]:
-    """Layers, and tokens of layers, whose inputs say nothing of a kernel."""
-    whole = [f"{component}.{layer.name}" for component, layer in called if not layer.tokens]
-    parts = {f"{component}.{layer.name}": layer.left_out or 0 for component, layer in called if layer.tokens}
-    parts = {name: count for name, count in parts.items() if count}
-    why = "inputs that are not finite or too large to be squared"
-    found = [f"{len(whole)} layers not compared, as all have {why}: {some(whole)}"] if whole else []
-    if parts:
-        number = f"{sum(parts.values())} tokens of {len(parts)} layers"
-        found.append(f"{number} left out, as they have {why}: {some([*parts])}")
-    return found
+def _unknown(record: Record, component: str, found: tuple[LayerFidelity, ...]) -> list[str]:
+    """Quantized layers of a component of whose kernel nothing is known."""
+    manifest = record.coverage.get(component)
+    parts = manifest.joined.values() if manifest is not None and manifest.joined is not UNSET else ()
+    old = {name for each in parts for name in each}
+    idle = [name for name in manifest.idle if name not in old] if manifest is not None else []
+    empty = [layer.name for layer in found if not layer.tokens]
+    told = []
+    if idle:
+        told.append(f"{component}: {len(idle)} quantized layers are never called and not compared: {some(idle)}")
+    if empty:
+        told.append(f"{component}: {len(empty)} layers not compared, as all their {_UNFIT}: {some(empty)}")
+    if not found and not idle:
+        told.append(f"{component}: none of its quantized modules is a product that can be compared")
+    return told
+
+
+def _left_out(layers: list[tuple[str, LayerFidelity]]) -> list[str]:
+    """Tokens that were not looked at."""
+    counts = {f"{component}.{layer.name}": layer.left_out or 0 for component, layer in layers}
+    named = [name for name, count in counts.items() if count]
+    tokens = sum(counts.values())
+    return [f"{tokens} tokens of {len(named)} layers left out, as their {_UNFIT}: {some(named)}"] if named else []
+
+
+def _before(record: Record) -> list[str]:
+    """That other kernels may run: layers are looked at before a pipeline is compiled, or its weights moved about."""
+    told = []
+    if _asked(record, "compile"):
+        told.append("compared before compiling: nothing is known of compiled kernels")
+    if _asked(record, "offload"):
+        told.append(f"compared before offload = '{_asked(record, 'offload')}' moves weights")
+    return told
 
 
 def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, dtype: str, kind: str) -> str:
@@ -165,7 +209,8 @@ def _wrong(found: list[LayerFidelity], total: int, component: str, tensor: str, 
     worst = max(found, key=lambda layer: _finite(layer.excess))
     sizes = ", ".join(dict.fromkeys(f"{layer.inputs}x{layer.outputs}" for layer in found[:_SHOWN]))
     trend = _trend(found)
-    told = f"{kind}, {trend}" if trend else kind
+    details = list(dict.fromkeys(layer.detail for layer in found if layer.detail))
+    told = ", ".join(filter(None, (kind, some(details), trend)))
     return (
         f"{component}: {len(found)} of {total} layers ({tensor}, {dtype}, {sizes}) multiply wrongly: {told}; relative "
         f"error {_finite(worst.error):.1e}, {_finite(worst.excess):.3g} times what rounding allows "

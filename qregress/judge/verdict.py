@@ -47,6 +47,7 @@ def judge(
     return CellResult(
         id=record.id,
         pipeline=record.pipeline,
+        source=record.source,
         setting=record.setting,
         workload=record.workload,
         status=record.status,
@@ -62,7 +63,7 @@ def judge(
         notes=(*_notes(record), *_unlimited(record, limits, found), *notes),
         weights=record.scores.weights if record.scores is not None else (),
         images=tuple(f"cells/{record.id}/{name}" for name in record.images),
-        sheet=f"cells/{record.id}/sheet.png" if record.images else None,
+        sheet=f"cells/{record.id}/sheet.png" if record.draws else None,
         seconds=record.seconds,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qregress.errors import ConfigError, nearest
 from qregress.matrix import Pipeline
-from qregress.pipelines import architecture, factories, path, pocket
+from qregress.pipelines import architecture, factories, hub, path, pocket
 from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.factories import registered
 from qregress.pipelines.folder import Described, Folder, Source
@@ -23,11 +23,12 @@ SOURCES: dict[str, Callable[[str], Described]] = {
     "pocket": pocket.find,
     "path": path.find,
     "random": architecture.find,
+    "hub": hub.find,
 }
 
 
 def check(source: str) -> Described:
-    """Find a pipeline and check that its files are whole, without loading a model.
+    """Find a pipeline and check that its files are whole, without loading a model or fetching one.
 
     Raises ``ConfigError`` for a source that does not exist or a pipeline without a denoiser, ``SourceError`` for files
     that are missing or truncated.
@@ -36,7 +37,7 @@ def check(source: str) -> Described:
     if not separator or scheme not in SOURCES:
         named = f"'{scheme}:'" if separator else f"'{source}', which has no scheme"
         if not separator and source.count("/") == 1:
-            named += " (nothing is downloaded from a hub: fetch the repository and write path:FOLDER)"
+            named += f" (a repository of a hub is hub:{source}@REVISION)"
         raise ConfigError(f"unknown source {named}; {nearest(scheme, SOURCES)}, as in pocket:pixart-sigma")
     found = SOURCES[scheme](rest)
     _ = found.family  # raises where it has none
@@ -45,7 +46,12 @@ def check(source: str) -> Described:
 
 def find(pipeline: Pipeline) -> Described | factories.Made:
     """What a pipeline is loaded from: its files or architecture, checked, or its function. Raises as all of them do."""
-    return check(pipeline.source) if pipeline.factory is None else factories.find(pipeline)
+    return whole(check(pipeline.source)) if pipeline.factory is None else factories.find(pipeline)
+
+
+def whole(found: Described) -> Described:
+    """The same with all of its files on this machine. Raises ``SourceError`` where they cannot be fetched."""
+    return hub.fetch(found) if isinstance(found, hub.Repository) else found
 
 
 def components(pipeline: Pipeline) -> tuple[str, ...] | None:
@@ -57,7 +63,7 @@ def load(source: str | Source, dtype: str, device: str) -> DiffusionPipeline:
     """Load or build a pipeline on a device. ``dtype``: the compute dtype of all but the VAE (see ``assemble.py``)."""
     from qregress.pipelines.assemble import load_architecture, load_folder, load_made
 
-    found: Source = check(source) if isinstance(source, str) else source
+    found: Source = whole(check(source)) if isinstance(source, str) else source
     if isinstance(found, Folder):
         return load_folder(found, dtype, device)
     if isinstance(found, Architecture):

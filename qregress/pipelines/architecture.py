@@ -128,6 +128,7 @@ def find(rest: str) -> Architecture:
         class_name=read.pipeline,
         kinds={component: (part.library, part.class_name) for component, part in read.components.items()},
         components=tuple(sorted(component for component, part in read.components.items() if part.has_weights)),
+        pinned=f"random:{name}@{seed}",
         origin=f"random:{name}",
         seed=seed,
         parts=read.components,

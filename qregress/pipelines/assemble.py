@@ -61,6 +61,7 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             str(folder.path),
             local_files_only=True,
+            variant=folder.variant,
             **{DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
             **components,
         )

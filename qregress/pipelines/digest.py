@@ -34,13 +34,15 @@ def source_sha256(
     """SHA-256 over all that decides a pipeline's images, hex. 0.7 s per GB.
 
     Of a folder: relative names and contents of all files, its own and the shared components', but cards and pictures;
-    a file that has not changed is read once. Of an architecture: what it is made of, and its seed. Of a loaded
-    pipeline, which a factory made: classes, configurations, vocabularies, and names, dtypes, shapes and bytes of all
-    weights, so it depends on the compute dtype. ``call``: arguments of every call that are in none of these. Raises
-    ``SourceError`` for a file that cannot be read.
+    a file that has not changed is read once. Of a repository: its commit, which says the same. Of an architecture: what
+    it is made of, and its seed. Of a loaded pipeline, which a factory made: classes, configurations, vocabularies, and
+    names, dtypes, shapes and bytes of all weights, so it depends on the compute dtype. ``call``: arguments of every
+    call that are in none of these. Raises ``SourceError`` for a file that cannot be read.
     """
-    if isinstance(source, Folder):
-        table: Any = {name: _digest(path) for name, path in files(source).items()}
+    if isinstance(source, Folder) and source.commit is not None:
+        table: Any = {"commit": source.commit, "variant": source.variant}
+    elif isinstance(source, Folder):
+        table = {name: _digest(path) for name, path in files(source).items()}
     elif isinstance(source, Architecture):
         table = source.asked
     else:

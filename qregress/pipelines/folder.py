@@ -12,6 +12,7 @@ import msgspec
 
 from qregress.errors import SourceError
 from qregress.pipelines.families import Family, Kind, family
+from qregress.pipelines.variants import indices_of, variant_of, weights_of
 
 _ENTRY = 2  # of model_index.json: library and class
 _PREFIX = 8  # bytes of the header's length, little-endian
@@ -22,11 +23,13 @@ _HEADER_LIMIT = 100 * 1024**2  # the limit of the safetensors format itself
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of any pipeline before it is loaded.
 
-    ``call``: arguments that every pipeline call needs. ``trained``: whether its images mean anything.
+    ``call``: arguments that every pipeline call needs. ``trained``: whether its images mean anything. ``pinned``: the
+    source in other words, where those that it was written in may come to mean something else.
     """
 
     call: dict[str, Any] = {}
     trained: bool = True
+    pinned: str | None = None
 
 
 class Described(Source, frozen=True, kw_only=True):
@@ -47,10 +50,16 @@ class Described(Source, frozen=True, kw_only=True):
 
 
 class Folder(Described, frozen=True, kw_only=True):
-    """A pipeline's files. ``shared``: components whose files lie elsewhere."""
+    """A pipeline's files.
+
+    ``shared``: components whose files lie elsewhere. ``variant``: of those components that have it. ``commit``: what
+    says which files these are, where they are a repository's.
+    """
 
     path: Path
     shared: dict[str, Path] = {}
+    variant: str | None = None
+    commit: str | None = None
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,36 +82,50 @@ def read_json(path: Path) -> Any:
 
 
 class Index(msgspec.Struct, frozen=True):
-    """What a model_index.json names: pipeline class, kinds of components, and which of them carry weights."""
+    """What a model_index.json names: pipeline class, kinds of components, and which of them carry weights.
+
+    ``variant``: of the weights that are read, where a component has it.
+    """
 
     class_name: str
     kinds: dict[str, Kind]
     components: tuple[str, ...]
+    variant: str | None = None
 
 
 def inspect(path: Path, shared: dict[str, Path]) -> Index:
     """What a folder holds, every file of its components checked."""
     if not path.is_dir():
         raise SourceError(f"{path}: no such folder; expected a Diffusers pipeline folder with a model_index.json")
-    index = read_json(path / "model_index.json")
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise SourceError(f"{path / 'model_index.json'}: names no pipeline class (_class_name)")
-    components, kinds = [], {}
-    for name, entry in index.items():
-        if not isinstance(entry, list) or len(entry) != _ENTRY or not all(isinstance(part, str) for part in entry):
-            continue
-        kinds[name] = entry[0], entry[1]
+    class_name, kinds = read_index(path)
+    components, variant = [], None
+    for name in kinds:
         folder = shared.get(name, path / name)
         if not folder.is_dir():
             raise SourceError(f"{folder}: missing; model_index.json names component '{name}'")
-        if _check_component(folder):
+        own = variant_of(file.name for file in folder.iterdir())
+        if _check_component(folder, own):
             components.append(name)
-    return Index(index["_class_name"], kinds, tuple(components))
+            variant = variant or own
+    return Index(class_name, kinds, tuple(components), variant)
 
 
-def _check_component(folder: Path) -> bool:
+def read_index(path: Path) -> tuple[str, dict[str, Kind]]:
+    """Pipeline class, and library and class of each component, that a folder's model_index.json names."""
+    index = read_json(path / "model_index.json")
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise SourceError(f"{path / 'model_index.json'}: names no pipeline class (_class_name)")
+    kinds: dict[str, Kind] = {}
+    for name, entry in index.items():
+        if isinstance(entry, list) and len(entry) == _ENTRY and all(isinstance(part, str) for part in entry):
+            kinds[name] = entry[0], entry[1]
+    return index["_class_name"], kinds
+
+
+def _check_component(folder: Path, variant: str | None) -> bool:
     """Whether it carries weights; raises ``SourceError`` where they are missing or cut off."""
-    weights, configs = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*config.json"))
+    names = [file.name for file in folder.iterdir()]
+    weights, configs = [folder / name for name in weights_of(names, variant)], sorted(folder.glob("*config.json"))
     for config in configs:
         read_json(config)
     if not configs:
@@ -110,7 +133,7 @@ def _check_component(folder: Path) -> bool:
         raise SourceError(f"{folder}: has no config.json of any kind; copy the folder again")
     if folder / "config.json" in configs and not weights:
         raise SourceError(f"{folder}: has a config.json but no .safetensors file; copy the folder again")
-    for index in folder.glob("*.safetensors.index.json"):
+    for index in (folder / name for name in indices_of(names, variant)):
         table = read_json(index)
         shards = table.get("weight_map") if isinstance(table, dict) else None
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):

@@ -26,10 +26,12 @@ from qregress.produce.generate import Generated, OnStep, call_arguments, join
 from qregress.produce.latency import latency_pass
 from qregress.produce.memory import Window, account, loaded, watch
 from qregress.produce.noise import measure
-from qregress.produce.profiling import busy_pairs
+from qregress.produce.profiling import device_busy
 from qregress.produce.proof import Proof, prove
 from qregress.produce.protocol import Event, Options, Progress, Say
+from qregress.produce.residence import HostCopies
 from qregress.produce.roundtrip import roundtrip
+from qregress.produce.shortage import explained
 from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import timed
 from qregress.produce.training import train
@@ -51,6 +53,7 @@ class Bench:
         self._emit = emit
         self._out = RunFolder(Path(options.out))
         self._unquantized = Unquantized(pipeline, options.device, self._out)
+        self._host = HostCopies(options.device)
         self._last: tuple[str, DiffusionPipeline, Generated, Generated] | None = None
         if self._unquantized.source.trained:
             scoring.load(lpips=options.lpips, clip=options.clip)  # a name that is none shows before anything has run
@@ -59,10 +62,11 @@ class Bench:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
-        if self._out.record(reference.id) is None:
-            self._out.write_record(self._run_reference(reference))
-        if not cell.setting.is_reference:
-            self._out.write_record(self._run_cell(self._unquantized.fitted(cell), resolve))
+        with explained(cell.id, lambda: self._unquantized.loaded, self._options.device):
+            if self._out.record(reference.id) is None:
+                self._out.write_record(self._run_reference(reference))
+            if not cell.setting.is_reference:
+                self._out.write_record(self._run_cell(self._unquantized.fitted(cell), resolve))
 
     def measure_noise(self, cell: Cell) -> None:
         """Add the noise floor to the record of the cell that ran last, or of a reference, whichever process ran it.
@@ -143,7 +147,7 @@ class Bench:
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
         again = partial(self._unquantized.call, pipeline, workload, batches[0], initial)
-        busy, _ = busy_pairs(again, again, self._options.device)
+        busy = device_busy(again, self._options.device)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
         kept = files.save_generated(self._out.cell(cell.id), made, initial)
@@ -200,6 +204,8 @@ class Bench:
         reference = self._unquantized.pipeline("float16")
         marks: list[Marks] = []
         first, window = self._watch(cell, pipeline, first_batch, initial)
+        if options.device.startswith("cuda"):
+            run(reference, first_batch)  # its weights were on the host meanwhile
         passed = latency_pass(
             partial(self._staged, pipeline, workload, initial, marks),
             partial(self._staged, reference, workload, initial, []),
@@ -307,9 +313,13 @@ class Bench:
         def on_step(done: int) -> None:
             self._emit(Progress(cell.id, "memory pass, step", done, max(done, steps)))
 
-        made, window = watch(
-            lambda: self._unquantized.call(pipeline, cell.workload, batch, initial, on_step), device, modules(pipeline)
-        )
+        def call() -> Generated:
+            return self._unquantized.call(pipeline, cell.workload, batch, initial, on_step)
+
+        mine = modules(pipeline)
+        others = [part for loaded in self._unquantized.loaded for part in modules(loaded).values()]
+        with self._host.aside(others, mine.values()):
+            made, window = watch(call, device, mine)
         return made, window.without(made.nbytes, device)
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:
@@ -317,6 +327,7 @@ class Bench:
             **{
                 "id": cell.id,
                 "pipeline": cell.pipeline.name,
+                "source": self._unquantized.source.pinned or UNSET,
                 "setting": cell.setting.name,
                 "workload": cell.workload.name,
                 "status": "ran",

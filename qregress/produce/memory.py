@@ -23,10 +23,14 @@ Event = tuple[int, int, int]
 
 
 class Window(msgspec.Struct):
-    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes."""
+    """What was allocated while something ran: the most at any moment, and what was left at its end, in bytes.
+
+    ``reserved``: the most that CUDA's caching allocator held of the whole device, if it was watched.
+    """
 
     peak: int = 0
     left: int = 0
+    reserved: int | None = None
 
     def without(self, made: int, device: str) -> Window:
         """The same without what was made, which lies on the CPU: on a CPU it is no memory of the pipeline's."""
@@ -59,6 +63,7 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
     """From the caching allocator's own counters, cached blocks given back first."""
     with _no_collector():
         torch.cuda.synchronize(device)
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - else whichever cell comes first is said to hold them
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -66,7 +71,8 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
         gc.collect()
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) - before
-        return result, Window(peak=peak, left=torch.cuda.memory_allocated(device) - before)
+        left = torch.cuda.memory_allocated(device) - before
+        return result, Window(peak=peak, left=left, reserved=torch.cuda.max_memory_reserved(device))
 
 
 def _watch_cpu(action: Callable[[], T], parts: Mapping[str, nn.Module]) -> tuple[T, Window]:
@@ -167,7 +173,7 @@ def account(parts: dict[str, nn.Module], running: Window, device: str, loading: 
         storage_bytes=total,
         static_bytes=total + kept + max(0, running.left),
         peak_bytes=total + kept + running.peak,
-        reserved_bytes=None,
+        reserved_bytes=running.reserved,
         load_peak_bytes=loading.peak if loading is not None else None,
         components=each,
     )

@@ -11,7 +11,7 @@ from qregress.matrix import Setting
 from qregress.produce.variant import manifests, modules
 from qregress.quantize import load_backend
 from qregress.quantize.coverage import Plan
-from qregress.quantize.fidelity import examine
+from qregress.quantize.fidelity import Pending, examine
 from qregress.record import Coverage, LayerFidelity
 
 
@@ -23,7 +23,7 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 class _Enough(Exception):
-    """One step has been taken: every layer has been called."""
+    """Every layer has been called that will be."""
 
 
 def prove(
@@ -34,16 +34,25 @@ def prove(
     others: Iterable[DiffusionPipeline],
     run: Callable[[Callable[[int], None]], object],
 ) -> Proof:
-    """Draw up manifests, and compare layers over the encoders and one denoiser step of a call.
+    """Draw up manifests, and compare layers over a call.
 
-    ``others``: more unquantized pipelines that are in memory. ``run`` calls the pipeline and takes what is to be called
-    after every step.
+    It ends at the first step at which every layer has been called, which is mostly the first one: what is left then
+    belongs to a denoiser of later steps, or to what decodes latents. Of projections that were joined the old ones are
+    not waited for. ``others``: more unquantized pipelines that are in memory. ``run`` calls the pipeline and takes what
+    is to be called after every step.
     """
     backend, parts, originals = load_backend(setting.backend), modules(pipeline), modules(pristine)
+    unused = {
+        (component, name) for component, plan in planned.items() for old in (plan.joined or {}).values() for name in old
+    }
 
-    def call() -> None:
+    def call(pending: Pending) -> None:
+        def on_step(_: int) -> None:
+            if pending() <= unused:
+                raise _Enough
+
         try:
-            run(_stop)
+            run(on_step)
         except _Enough:
             return
 
@@ -53,7 +62,3 @@ def prove(
     for name, examined in found.items():
         coverage[name] = msgspec.structs.replace(coverage[name], idle=examined.idle)
     return Proof(coverage, {name: examined.layers for name, examined in found.items()})
-
-
-def _stop(_: int) -> None:
-    raise _Enough

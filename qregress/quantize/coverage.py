@@ -158,7 +158,7 @@ def kept_alive(
     ``pairs``: component -> the unquantized one and what has become of it. Whatever keeps a weight need not be a module,
     so it is looked for among all tensors of the process: another one of the shape, with the very values of the original
     weight, that is part of neither component, nor of ``others``, which hold the same weights rightly: T5's ``wo`` is in
-    float32 whatever dtype it was loaded in.
+    float32 whatever dtype it was loaded in. A weight of one value, as heads are initialized with, is told by nothing.
     """
     rightly = [module for pair in pairs.values() for module in pair] + [*others]
     known = {storage for module in rightly for storage in storages(module)}
@@ -178,7 +178,7 @@ def kept_alive(
             continue
         known.add(storage.data_ptr())
         for component, name, data in wanted[tensor.shape, tensor.dtype]:
-            if tensor.device == data.device and torch.equal(tensor, data):
+            if tensor.device == data.device and torch.equal(tensor, data) and bool((data != data.flatten()[0]).any()):
                 kept[component][name] = storage.nbytes()
     return {
         name: msgspec.structs.replace(

@@ -19,6 +19,7 @@ from torch import nn
 
 from qregress.errors import LIBRARY_ERRORS, ConfigError, ProduceError, typed_line
 from qregress.pipelines.assemble import DTYPE
+from qregress.pipelines.variants import weights_of
 from qregress.quantize.base import Backend, Spec
 from qregress.quantize.copies import owned
 from qregress.quantize.quanto import Quanto
@@ -125,8 +126,11 @@ def _origin(component: Any) -> str | None:
 
 def _holds(place: Path, component: nn.Module) -> bool:
     """Whether a folder's files have just the values that a component has: once read, and no second copy of them all."""
-    files = sorted(place.glob("*.safetensors"))
-    if not files or not (place / "config.json").is_file():
+    if not (place / "config.json").is_file():
+        return False
+    # Of no variant: the libraries are not told of any.
+    files = [place / name for name in weights_of((file.name for file in place.iterdir()), None)]
+    if not files:
         return False
     state = component.state_dict()
     seen = set()

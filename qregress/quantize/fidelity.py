@@ -37,6 +37,10 @@ _POWER = 0.4
 _ALIKE = 1 / 16
 
 
+#: Component and name of each layer that has not been called yet.
+Pending = Callable[[], set[tuple[str, str]]]
+
+
 class Layer(msgspec.Struct, frozen=True):
     """A layer's call as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``, ``output [tokens, outputs]``.
 
@@ -64,11 +68,12 @@ def examine(
     components: dict[str, nn.Module],
     originals: dict[str, nn.Module],
     backend: Backend,
-    run: Callable[[], object],
+    run: Callable[[Pending], object],
 ) -> dict[str, Examined]:
     """Compare every quantized layer of some components at its first call while ``run`` runs.
 
-    ``originals``: the unquantized components, for the error of quantization itself, which is told beside.
+    ``originals``: the unquantized components, for the error of quantization itself, which is told beside. ``run`` may
+    ask which layers have not been called yet, to stop early.
     """
     found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
     kinds: set[tuple[Any, ...]] = set()
@@ -94,8 +99,12 @@ def examine(
             if isinstance(module, (nn.Linear, nn.Conv2d)) and _comparable(module, backend):
                 names[component].append(name)
                 watch(component, name, module, getattr(before.get(name), "weight", None))
+
+    def pending() -> set[tuple[str, str]]:
+        return {(component, name) for component in names for name in names[component] if name not in found[component]}
+
     try:
-        run()
+        run(pending)
     finally:
         for handle in handles:
             handle.remove()
@@ -152,7 +161,7 @@ def compare(
             other = _compared(unpacked, output.dtype, unit)
             where, excess, compared = min((where, excess, compared), (*_judge(other), other), key=_excess)
         error, bound = (_relative(part, compared.expected) for part in (compared.error, compared.allowed))
-        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else ""
+        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else None
     return LayerFidelity(
         name=name,
         tensor=_class(module),
@@ -165,7 +174,8 @@ def compare(
         loss=loss,
         where=where,
         excess=excess,
-        kind=kind,
+        kind=kind.name if kind is not None else "",
+        detail=(kind.detail if kind is not None else "") or UNSET,
         left_out=layer.left_out or UNSET,
     )
 
@@ -182,19 +192,17 @@ def _as_product(
     rows: int,
     exact: torch.dtype,
 ) -> Layer:
-    """A convolution is a product over unfolded patches."""
+    """Of so many tokens, evenly spread; a convolution is a product over patches."""
     if isinstance(module, nn.Conv2d):
-        padding = cast("tuple[int, ...]", module.padding)  # those with a name are not compared
-        patches = functional.unfold(x.to(exact), module.kernel_size, module.dilation, padding, module.stride)
-        x, output = patches.transpose(1, 2), output.flatten(2).transpose(1, 2)
-    x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
+        x, output = _patches(module, x, output, rows)
+    else:
+        x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
+        chosen = structure.spread(len(x), rows, x.device)
+        x, output = x[chosen], output[chosen]
     fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
     left_out = len(x) - int(fit.sum())
     if left_out:
         x, output = x[fit], output[fit]
-    if len(x) > rows:
-        chosen = torch.linspace(0, len(x) - 1, rows, device=x.device).round().long()
-        x, output = x[chosen], output[chosen]
     return Layer(
         x=x.to(exact),
         weight=known.values.flatten(1).to(exact),
@@ -205,6 +213,25 @@ def _as_product(
         output=output.to(exact),
         left_out=left_out,
     )
+
+
+def _patches(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs ``[tokens, inputs]`` of some places of an output, in the order of the weight, and ``[tokens, outputs]``.
+
+    Not unfolded as a whole, which of what decodes latents takes gigabytes.
+    """
+    images, _, height, width = output.shape
+    chosen = structure.spread(images * height * width, rows, x.device)
+    image, place = chosen // (height * width), (chosen // width % height, chosen % width)
+    padding = cast("tuple[int, ...]", module.padding)  # those with a name are not compared
+    padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    down, across = (
+        place[axis][:, None] * module.stride[axis]
+        + torch.arange(module.kernel_size[axis], device=x.device) * module.dilation[axis]
+        for axis in range(2)
+    )
+    patches = padded[image[:, None, None], :, down[:, :, None], across[:, None, :]]  # [tokens, height, width, channels]
+    return patches.permute(0, 3, 1, 2).flatten(1), output[image, :, place[0], place[1]]
 
 
 def _unit(module: nn.Module, output: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Values of two or four bits out of bytes, as optimum-quanto packs them."""
+"""Values of two or four bits out of what they are packed into: bytes by optimum-quanto, tiles by torch."""
 
 from __future__ import annotations
 
@@ -16,3 +16,21 @@ def unpack(data: torch.Tensor) -> torch.Tensor:
     bits, inner = int(meta["bits"]), getattr(data, names[0])
     parts = [(inner >> (bits * place)) & (2**bits - 1) for place in range(8 // bits)]
     return torch.cat(parts)[: data.shape[0]]
+
+
+#: Where a word of a tile has the values that a thread reads: two beside each other, two eight further on, and the same
+#: of the next tile.
+_PLACES = (0, 16, 4, 20, 8, 24, 12, 28)
+
+
+def unpack_tiles(data: torch.Tensor) -> torch.Tensor:
+    """Values of four bits ``[outputs, inputs]``, int32, as ``torch._convert_weight_to_int4pack`` packs them on CUDA.
+
+    ``data``: int32 ``[outputs / 8, inputs / (16 * tiles), 32, tiles / 2]``. A tile is 8 outputs by 16 inputs, as one
+    instruction of a tensor core takes it, 4 threads to an output: aten/src/ATen/native/cuda/int4mm.cu.
+    """
+    rows, columns, _, words = data.shape
+    values = (data.unsqueeze(-1) >> torch.tensor(_PLACES, device=data.device)) & 15
+    # Thread: output and quarter. Value: which tile of the word, first or second half of its inputs, which of two.
+    values = values.reshape(rows, columns, 8, 4, words, 2, 2, 2).permute(0, 2, 1, 4, 5, 6, 3, 7)
+    return values.reshape(rows * 8, columns * words * 2 * 16)

@@ -13,8 +13,17 @@ _EXPLAINS = 0.8
 _NEAR = 0.1
 #: Fewest tokens for each coefficient that is fitted over them: with fewer, anything fits.
 _TOKENS_EACH = 4
+#: Tokens and outputs over which factors are fitted: over all those of a large layer it takes minutes and gigabytes.
+_TOKENS, _OUTPUTS = 256, 32
 _SMALL = 0.3  # of all values, what a tile may be at most
 _ROUNDINGS = 3.0  # of single values, how many times the expected one is taken for a rounding
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """Words for a structure: what is alike in all layers that one fault is in, and what differs, if anything."""
+
+    name: str
+    detail: str = ""
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -45,7 +54,7 @@ class _Case(msgspec.Struct, frozen=True):
     group: int
 
 
-def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compared) -> str:
+def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compared) -> Kind:
     """Words for the simplest structure that explains the error, by projecting it on each in turn.
 
     ``x [tokens, inputs]``, ``weight [outputs, inputs]``, one scale for each ``group`` of an output's inputs.
@@ -57,45 +66,52 @@ def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compar
     beyond = (square - (_ROUNDINGS * compared.allowed).square()).clamp_min(0)
     case = _Case(x, weight, compared.bias, compared.error, compared.product, float(square.sum()), beyond, group)
     for candidate in _CANDIDATES:
-        words = candidate(case)
-        if words is not None:
-            return words
-    return "without a structure that is known"
+        kind = candidate(case)
+        if kind is not None:
+            return kind
+    return Kind("without a structure that is known")
 
 
-def _where_not_finite(finite: torch.Tensor) -> str:
+def spread(count: int, most: int, device: torch.device) -> torch.Tensor:
+    """So many places out of a number of them, evenly, or all."""
+    if count <= most:
+        return torch.arange(count, device=device)
+    return torch.linspace(0, count - 1, most, device=device, dtype=torch.float64).round().long()
+
+
+def _where_not_finite(finite: torch.Tensor) -> Kind:
     tokens, outputs = finite.shape
     bad = ~finite
-    return f"not finite: {int(bad.any(1).sum())} of {tokens} tokens, {int(bad.any(0).sum())} of {outputs} outputs"
+    where = f"{int(bad.any(1).sum())} of {tokens} tokens, {int(bad.any(0).sum())} of {outputs} outputs"
+    return Kind("not finite", where)
 
 
-def _bias(case: _Case) -> str | None:
+def _bias(case: _Case) -> Kind | None:
     """A multiple of the bias, the same for every token."""
     if case.bias is None or not bool(case.bias.any()):
         return None
     factor, explained = _project(case, case.bias.expand_as(case.error))
     if explained < _EXPLAINS:
         return None
-    constant = "constant over tokens"
     if abs(factor + 1) < _NEAR:
-        return f"{constant}, minus the bias: it is not added"
-    return f"{constant}, {factor:+.2f} times the bias"
+        return Kind("constant over tokens, minus the bias: it is not added")
+    return Kind("constant over tokens, a multiple of the bias", f"{factor:+.2f} times")
 
 
-def _proportional(case: _Case) -> str | None:
+def _proportional(case: _Case) -> Kind | None:
     factor, explained = _project(case, case.product)
-    return f"proportional to the output, {factor:+.2%}" if explained >= _EXPLAINS else None
+    return Kind("proportional to the output", f"{factor:+.2%}") if explained >= _EXPLAINS else None
 
 
-def _one_output(case: _Case) -> str | None:
+def _one_output(case: _Case) -> Kind | None:
     return _one(case, 0, "output")
 
 
-def _one_token(case: _Case) -> str | None:
+def _one_token(case: _Case) -> Kind | None:
     return _one(case, 1, "token")
 
 
-def _one(case: _Case, over: int, name: str) -> str | None:
+def _one(case: _Case, over: int, name: str) -> Kind | None:
     """One column or row of the output."""
     shares = case.error.square().sum(over) / case.energy
     place = int(shares.argmax())
@@ -104,21 +120,21 @@ def _one(case: _Case, over: int, name: str) -> str | None:
     error, product = (part.select(1 - over, place) for part in (case.error, case.product))
     factor = float((error * product).sum() / product.square().sum().clamp_min(1e-30))
     dropped = ": its product is dropped" if abs(factor + 1) < _NEAR else ""
-    return f"one {name} only, {place} of {len(shares)}{dropped}"
+    return Kind(f"one {name} only", f"{place} of {len(shares)}{dropped}")
 
 
-def _constant(case: _Case) -> str | None:
+def _constant(case: _Case) -> Kind | None:
     """Where products differ from token to token: else everything is constant."""
     if len(case.error) < _TOKENS_EACH or _constancy(case.product) > 1 - _EXPLAINS / 2:
         return None
-    return "constant over tokens" if _constancy(case.error) >= _EXPLAINS else None
+    return Kind("constant over tokens") if _constancy(case.error) >= _EXPLAINS else None
 
 
 def _constancy(part: torch.Tensor) -> float:
     return float(len(part) * part.mean(0).square().sum() / part.square().sum().clamp_min(1e-30))
 
 
-def _one_input(case: _Case) -> str | None:
+def _one_input(case: _Case) -> Kind | None:
     """The contribution of one input, left out or multiplied otherwise."""
     along = (case.x * (case.error @ case.weight)).sum(0)
     norms = (case.x.square().sum(0) * case.weight.square().sum(0)).clamp_min(1e-30)
@@ -128,10 +144,10 @@ def _one_input(case: _Case) -> str | None:
         return None
     factor = float(along[place] / norms[place])
     dropped = ": it is left out" if abs(factor + 1) < _NEAR else f", {factor:+.2%}"
-    return f"one input only, {place} of {len(norms)}{dropped}"
+    return Kind("one input only", f"{place} of {len(norms)}{dropped}")
 
 
-def _tile(case: _Case) -> str | None:
+def _tile(case: _Case) -> Kind | None:
     """A rectangle of the output, outside of which there are roundings only."""
     total = case.beyond.sum()
     if not total:
@@ -141,7 +157,7 @@ def _tile(case: _Case) -> str | None:
     inside = case.beyond[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1].sum() / total
     if area > _SMALL or inside < _EXPLAINS:
         return None
-    return f"one tile only, tokens {rows[0]} to {rows[1]} and outputs {columns[0]} to {columns[1]}"
+    return Kind("one tile only", f"tokens {rows[0]} to {rows[1]} and outputs {columns[0]} to {columns[1]}")
 
 
 def _range(energy: torch.Tensor) -> tuple[int, int]:
@@ -151,34 +167,53 @@ def _range(energy: torch.Tensor) -> tuple[int, int]:
     return int((along > edge).nonzero()[0]), int((along >= 1 - edge).nonzero()[0])
 
 
-def _each_output(case: _Case) -> str | None:
+def _each_output(case: _Case) -> Kind | None:
     """Factors on the product, and on a shift, which multiplies the sum of inputs."""
-    basis = [case.product, case.x.sum(1, keepdim=True).expand_as(case.error)]
-    return "by a factor of its own in each output: its scales" if _explains(case, basis) else None
+    few = _few(case, 2)
+    basis = [few.product, few.x.sum(1, keepdim=True).expand_as(few.error)]
+    return Kind("by a factor of its own in each output: its scales") if _explains(few, basis) else None
 
 
-def _each_token(case: _Case) -> str | None:
+def _each_token(case: _Case) -> Kind | None:
     """Factors on the product that differ from token to token."""
     if case.error.shape[1] < _TOKENS_EACH:
         return None
     along = (case.error * case.product).sum(1)
     explained = float((along.square() / case.product.square().sum(1).clamp_min(1e-30)).sum() / case.energy)
-    return "by a factor of its own in each token: the scales of activations" if explained >= _EXPLAINS else None
+    return Kind("by a factor of its own in each token: the scales of activations") if explained >= _EXPLAINS else None
 
 
-def _groups(case: _Case) -> str | None:
+def _groups(case: _Case) -> Kind | None:
     """The same of groups of inputs: of one group, or of all of them."""
     inputs, size = case.x.shape[1], case.group
     starts = range(0, inputs, size)
     if len(starts) < 2:  # noqa: PLR2004 - one group is the whole output
         return None
-    parts = [_part(case, start, size) for start in starts]
-    for start, part in zip(starts, parts, strict=True):
-        if _explains(case, part):
-            return f"one group of inputs only, {start} to {start + size - 1}: its scales"
-    if _explains(case, [each for part in parts for each in part]):
-        return f"by a factor of its own in each group of {size} inputs: scales of other groups"
+    few = _few(case, 2)
+    for start in starts:
+        if _explains(few, _part(few, start, size)):
+            return Kind("one group of inputs only", f"{start} to {start + size - 1}: its scales")
+    few = _few(case, 2 * len(starts))
+    if _explains(few, [each for start in starts for each in _part(few, start, size)]):
+        return Kind(f"by a factor of its own in each group of {size} inputs: scales of other groups")
     return None
+
+
+def _few(case: _Case, coefficients: int) -> _Case:
+    """As many tokens as so many coefficients need, evenly spread, and the outputs with most of the error."""
+    tokens = spread(len(case.error), max(_TOKENS, _TOKENS_EACH * coefficients), case.error.device)
+    outputs = case.error.square().sum(0).topk(min(_OUTPUTS, case.error.shape[1])).indices
+    error, product, beyond = (part[tokens][:, outputs] for part in (case.error, case.product, case.beyond))
+    return _Case(
+        x=case.x[tokens],
+        weight=case.weight[outputs],
+        bias=case.bias[outputs] if case.bias is not None else None,
+        error=error,
+        product=product,
+        energy=float(error.square().sum()),
+        beyond=beyond,
+        group=case.group,
+    )
 
 
 def _part(case: _Case, start: int, size: int) -> list[torch.Tensor]:
@@ -189,7 +224,7 @@ def _part(case: _Case, start: int, size: int) -> list[torch.Tensor]:
 
 def _explains(case: _Case, basis: list[torch.Tensor]) -> bool:
     """Whether multiples of these, fitted for each output over its tokens, are most of the error."""
-    if len(case.x) < _TOKENS_EACH * len(basis):
+    if len(case.x) < _TOKENS_EACH * len(basis) or case.energy == 0:
         return False
     stacked = torch.stack(basis, dim=-1).permute(1, 0, 2).double().cpu()  # [outputs, tokens, basis]
     target = case.error.T.unsqueeze(-1).double().cpu()
@@ -205,7 +240,7 @@ def _project(case: _Case, on: torch.Tensor) -> tuple[float, float]:
 
 
 #: The simplest first.
-_CANDIDATES: tuple[Callable[[_Case], str | None], ...] = (
+_CANDIDATES: tuple[Callable[[_Case], Kind | None], ...] = (
     _bias,
     _proportional,
     _one_output,

@@ -33,6 +33,7 @@ from torchao.quantization import (
 from qregress.errors import ConfigError, ProduceError, one_line
 from qregress.quantize.base import Backend, Dequantized, Spec
 from qregress.quantize.copies import copies
+from qregress.quantize.packed import unpack_tiles
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -108,19 +109,14 @@ class TorchAO(Backend):
         return "axis 0" if set(outer) == {1} else "tensor"
 
     def dequantize(self, module: nn.Module) -> Dequantized:
-        """Data times scale, which has a dimension of 1 where values share it.
-
-        int4 lies as its kernel wants it and comes out of that kernel, as a product with the identity.
-        """
+        """Data times scale, which has a dimension of 1 where values share it; int4 lies in the tiles of its kernel."""
         weight: Any = module.weight
         if isinstance(weight, Int4TilePackedTo4dTensor):
-            identity = torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
-            values = nn.functional.linear(identity, weight).t().float()
-        elif self.weight_type(module) is not None:
+            return tiles(weight.qdata, weight.scale_and_zero, tuple(weight.shape))
+        if self.weight_type(module) is not None:
             values = weight.qdata.float() * weight.scale.float()
-        else:
-            raise TypeError(f"{type(module).__name__}: its weight is not quantized")
-        return Dequantized(values, values.abs())
+            return Dequantized(values, values.abs())
+        raise TypeError(f"{type(module).__name__}: its weight is not quantized")
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Symmetric, with one scale for each token or one for all, worked out in the inputs' dtype as torchao does."""
@@ -136,6 +132,18 @@ class TorchAO(Backend):
             return (x * (1.0 / scale)).round().clamp(-128, 127).float() * scale.float()
         scale = (largest / torch.finfo(how.float8_dtype).max).float()
         return (x.float() / scale).to(how.float8_dtype).float() * scale
+
+
+def tiles(data: torch.Tensor, scale_and_zero: torch.Tensor, shape: tuple[int, ...]) -> Dequantized:
+    """Values of torch's kernel for int4, ``(code - 8) * scale + zero``, which it rounds once, to bfloat16.
+
+    ``scale_and_zero [groups, outputs, 2]``. What the weight was padded with to whole tiles is left off.
+    """
+    codes = unpack_tiles(data)
+    scale, zero = scale_and_zero.float().transpose(0, 1).unsqueeze(-2).unbind(-1)  # [outputs, groups, 1] each
+    grouped = codes.unflatten(1, (scale.shape[1], -1))
+    values = ((grouped - 8) * scale + zero).flatten(1)[: shape[0], : shape[1]]
+    return Dequantized(values, values.abs())
 
 
 def apply(component: nn.Module, spec: Spec) -> None:

@@ -20,11 +20,13 @@ class Record(Data, frozen=True, kw_only=True):
     layer, by component. ``beside``: scores against the FP16 reference, where ``scores`` are against the unquantized
     pipeline in the setting's own dtype. ``calibrated``: from how many prompts, the workload's first with their own
     seeds, scales of activations were taken. ``trained``: what training did to denoisers. ``UNSET``: not asked for.
+    ``source``: of a repository its commit, of random weights their seed.
     """
 
     schema: int = SCHEMA
     id: str
     pipeline: str
+    source: str | UnsetType = UNSET
     setting: str
     workload: str
     status: Status
@@ -51,3 +53,8 @@ class Record(Data, frozen=True, kw_only=True):
     calibrated: int | UnsetType = UNSET
     trained: dict[str, Trained] | UnsetType = UNSET
     blame: Blame | UnsetType = UNSET
+
+    @property
+    def draws(self) -> bool:
+        """Whether its images are of something: what random weights draw is noise, in each run and setting."""
+        return bool(self.images) and self.scores is not None and self.scores.note is None

@@ -53,10 +53,11 @@ class LayerFidelity(Data, frozen=True, kw_only=True):
 
     ``inputs``, ``outputs``: of the product (of a convolution, of its unfolded patches), over ``tokens``. ``error``:
     relative Frobenius norm; ``bound``: what roundings in ``dtype`` may make of it. ``where``: where the error is beyond
-    what they may be, empty where it is not; ``excess``: how many times the bound it is there; ``kind``: its structure.
+    what they may be, empty where it is not; ``excess``: how many times the bound it is there; ``kind``: its structure,
+    and ``detail`` what of that is the layer's own, ``UNSET`` where nothing is.
     ``loss``: the error of quantization itself, of the weight in relative Frobenius norm, which is judged by nobody.
-    ``None``: not finite. ``left_out``: tokens of its call that say nothing of a kernel, as their inputs are not finite
-    or too large to be squared; ``UNSET``: none. Where all are left out, ``tokens`` is 0 and nothing was compared.
+    ``None``: not finite. ``left_out``: tokens beside them that say nothing of a kernel, as their inputs are not finite
+    or too large to be squared; ``UNSET``: none. Where all are, ``tokens`` is 0 and nothing was compared.
     """
 
     name: str
@@ -71,6 +72,7 @@ class LayerFidelity(Data, frozen=True, kw_only=True):
     loss: float | None = None
     where: str = ""
     kind: str = ""
+    detail: str | UnsetType = UNSET
     left_out: int | UnsetType = UNSET
 
 

@@ -60,11 +60,12 @@ class CellResult(Data, frozen=True, kw_only=True):
     """A judged cell, as run.json holds it.
 
     ``images`` and ``sheet`` are paths inside the run's folder. ``accepted``: this run makes it a baseline: a kind
-    of ``qregress.store.accept``.
+    of ``qregress.store.accept``. ``source``: as in ``Record``.
     """
 
     id: str
     pipeline: str
+    source: str | UnsetType = UNSET
     setting: str
     workload: str
     status: Status

@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from qregress.record import Record
 
 _GAP = 8
+_LARGEST = 512
 _TEXT = 180
 _HEADER = 24
 _AMPLIFY = 4
@@ -46,8 +47,15 @@ def _row(path: Path, reference: Path | None) -> list[Image.Image]:
     return [base, image, difference]
 
 
+def _shrunk(image: Image.Image) -> Image.Image:
+    """At most as large as can be seen side by side: eight prompts at full size would be 25 million pixels."""
+    image.thumbnail((_LARGEST, _LARGEST))
+    return image
+
+
 def _images(record: Record, rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
     """A row for each prompt."""
+    rows = [[_shrunk(image) for image in row] for row in rows]
     tile = max(image.width for row in rows for image in row)
     height = max(image.height for row in rows for image in row)
     sheet, draw = _canvas(record, len(titles) * (tile + _GAP), len(rows) * (height + _GAP))

@@ -122,8 +122,7 @@ def with_images(baseline: Baseline, record: Record, read: Callable[[str], bytes]
 
     Raises ``OSError`` where an image cannot be read.
     """
-    trained = record.scores is not None and record.scores.note is None
-    if record.setting != REFERENCE or not trained:
+    if record.setting != REFERENCE or not record.draws:
         return baseline, {}
     kept = image_names(len(record.images), "webp")
     files = {mine: _webp(read(name)) for mine, name in zip(kept, record.images, strict=True)}

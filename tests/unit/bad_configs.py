@@ -67,10 +67,12 @@ MISTAKES = {
     "pipeline-table": Mistake("[pipelines.pixart]", "[[pipelines]]", "pipelines", "expected tables like"),
     "scheme": Mistake("path:pipeline", "pth:pipeline", "pipelines.pixart.source", "'pth:'; did you mean 'path'?"),
     "no-scheme": Mistake(
-        "path:pipeline", "pipeline", "pipelines.pixart.source", "has no scheme; allowed: path, pocket"
+        "path:pipeline", "pipeline", "pipelines.pixart.source", "has no scheme; allowed: hub, path, pocket, random"
     ),
     "no-folder": Mistake("path:pipeline", "path:", "pipelines.pixart.source", "names no folder"),
     "folder": Mistake("path:pipeline", "path:pipelime", "pipelines.pixart.source", "no such folder"),
+    "revision": Mistake("path:pipeline", "hub:a/b", "pipelines.pixart.source", "hub:a/b: names no revision"),
+    "architecture": Mistake("path:pipeline", "random:sd4", "pipelines.pixart.source", "unknown architecture 'sd4'"),
     "pocket": Mistake("path:pipeline", "pocket:pixart-sigmo", "pipelines.pixart.source", "unknown pocket pipeline"),
     "device": Mistake('"cpu", "cuda"', '"cpu", "cudo"', "pipelines.pixart.devices", "did you mean 'cuda'?"),
     "no-device": Mistake('"cpu", "cuda"', "", "pipelines.pixart.devices", "empty; allowed: cpu, cuda"),

@@ -61,9 +61,9 @@ def test_architectures_of_files_are_relative_too(tmp_path: Path, monkeypatch: py
     loaded = load(folder, "\n".join(f'[pipelines.{name}]\nsource = "{source}"' for name, source in sources.items()))
     found = {pipeline.name: pipeline for pipeline in loaded.pipelines}
     assert [found[name].source for name in "abc"] == [
-        f"random:{folder / 'tiny.toml'}",
+        f"random:{folder / 'tiny.toml'}@0",
         f"random:{folder / 'tiny.toml'}@3",
-        "random:sd3",
+        "random:sd3@0",
     ]
     assert found["a"].devices == ("cuda",)
     assert found["a"].roles is not None

@@ -9,7 +9,7 @@ import pytest
 
 from qregress.judge.budgets import Limits
 from qregress.judge.proof import coverage, disk, fidelity, roundtrip
-from qregress.record import Coverage, ModuleCoverage, Record, Roundtrip
+from qregress.record import Asked, Coverage, ModuleCoverage, Record, Roundtrip
 from tests.making import make_layer, make_memory, make_record
 
 
@@ -18,6 +18,11 @@ def module(name: str, expected: str | None = "int8", found: str | None = "int8")
     return ModuleCoverage(
         name=name, module="Linear", expected=expected, found=found, tensor="Q", dtype="float16", bytes=8
     )
+
+
+def make_asked(setting: dict[str, Any]) -> Asked:
+    """What was asked for, as far as the setting says it."""
+    return Asked(source_sha256="0" * 64, call={}, setting=setting, workload={}, initial_sha256="1" * 64)
 
 
 def record_of(*layers: Any, **components: Any) -> Record:
@@ -64,6 +69,33 @@ def test_errors_that_go_with_the_number_of_inputs(errors: dict[int, float], word
     assert f"multiply wrongly: {words}" in found.why
 
 
+def test_one_fault_that_is_another_number_in_each_layer() -> None:
+    """Given forty layers that are each off by a factor of their own, then it is one sentence, with their trend."""
+    layers = [
+        make_layer(
+            f"b.{n}", where="in all", kind="proportional", detail=f"+{n}%", inputs=32 * n, error=n / 100, excess=9.0
+        )
+        for n in range(1, 41)
+    ]
+    found = fidelity(record_of(*layers))
+    assert found is not None
+    assert found.why.count("multiply wrongly") == 1
+    told = "proportional, +1%, +2%, +3% and 37 more, growing with the number of inputs;"
+    assert (
+        f"40 of 40 layers (WeightQBytesTensor, float16, 32x256, 64x256, 96x256) multiply wrongly: {told}" in found.why
+    )
+
+
+def test_many_kinds_of_errors() -> None:
+    """Given five, then those of most layers are told, and how many there are besides."""
+    layers = [make_layer(where="in all", kind=f"kind {n}", excess=9.0) for n in range(5) for _ in range(n + 1)]
+    found = fidelity(record_of(*layers))
+    assert found is not None
+    told = found.why.split("; ")
+    assert [part.partition("wrongly: ")[2] for part in told if "wrongly" in part] == ["kind 4", "kind 3", "kind 2"]
+    assert told[-1] == "and 2 more kinds of errors, in 3 layers"
+
+
 def test_a_kernel_that_gives_no_number() -> None:
     """Given an error that is not finite, which a file holds as null, then it is beyond every limit."""
     found = fidelity(record_of(make_layer(error=None, excess=None, where="not finite", kind="not finite: 1 of 2")))
@@ -80,7 +112,44 @@ def test_nothing_that_could_be_compared() -> None:
     """Given quantized layers of which none was compared, then that is said, and no pass."""
     found = fidelity(make_record(fidelity={"transformer": ()}))
     assert found is not None
-    assert (found.verdict, found.why) == ("void", "no layer was compared")
+    assert found.verdict == "void"
+    assert (
+        found.why
+        == "no layer was compared; transformer: none of its quantized modules is a product that can be compared"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"compile": True}, "; compared before compiling: nothing is known of compiled kernels"),
+        ({"offload": "group"}, "; compared before offload = 'group' moves weights"),
+        ({}, "(relative error 3.0e-04)"),
+    ],
+)
+def test_kernels_before_what_is_run(setting: dict[str, Any], words: str) -> None:
+    """Given a pipeline that is compiled or offloaded after its layers were compared, then a pass says so."""
+    found = fidelity(msgspec.structs.replace(record_of(make_layer()), asked=make_asked(setting)))
+    assert found is not None
+    assert found.verdict == "pass"
+    assert found.why.endswith(words)
+
+
+def test_layers_that_are_never_called() -> None:
+    """Given quantized layers that no call has used, then they are named and nothing passes; joined ones need not be."""
+    manifest = Coverage(modules=(module("encoder.conv_in"), module("to_q")), asked="int8", idle=("encoder.conv_in",))
+    record = make_record(fidelity={"vae": (make_layer(),)}, coverage={"vae": manifest})
+    found = fidelity(record)
+    assert found is not None
+    assert found.verdict == "void"
+    assert found.why.endswith("; vae: 1 quantized layers are never called and not compared: encoder.conv_in")
+    joined = msgspec.structs.replace(manifest, joined={"conv": ("encoder.conv_in",)})
+    found = fidelity(msgspec.structs.replace(record, coverage={"vae": joined}))
+    assert found is not None
+    assert found.verdict == "pass"
+    found = fidelity(msgspec.structs.replace(record, fidelity={"vae": ()}))
+    assert found is not None
+    assert (found.verdict, found.why.partition(";")[0]) == ("void", "no layer was compared")
 
 
 def test_inputs_that_say_nothing_of_a_kernel() -> None:
@@ -89,13 +158,13 @@ def test_inputs_that_say_nothing_of_a_kernel() -> None:
     found = fidelity(record_of(make_layer(), some_left))
     assert found is not None
     assert found.verdict == "pass"
-    assert "; 3 tokens of 1 layers left out, as they have inputs that are not finite" in found.why
+    assert "; 3 tokens of 1 layers left out, as their inputs are not finite" in found.why
     empty = {"tokens": 0, "left_out": 64, "error": None, "bound": None, "excess": None}
     found = fidelity(record_of(make_layer(), make_layer("proj_in", **empty)))
     assert found is not None
     assert (found.verdict, found.value) == ("void", 0.5)
-    assert "1 layers not compared, as all have inputs that are not finite" in found.why
-    assert "transformer.proj_in" in found.why
+    assert "transformer: 1 layers not compared, as all their inputs are not finite" in found.why
+    assert found.why.endswith("squared: proj_in")
 
 
 @pytest.mark.parametrize("fields", [{"bound": None}, {"excess": None}, {"excess": float("nan")}])
@@ -147,6 +216,21 @@ def test_projections_that_were_to_be_joined() -> None:
     assert told(msgspec.structs.replace(manifest, joined={})) == (
         "transformer: fuse_qkv was asked for, but no projections were joined"
     )
+
+
+def test_a_component_that_include_leaves_out() -> None:
+    """Given include for one component and another that is to be quantized too, then a pattern for it is offered."""
+    names = ("shared", "encoder.block.0.layer.0.SelfAttention.q", "encoder.final_layer_norm")
+    manifest = Coverage(modules=tuple(module(name, None, None) for name in names), asked="float8")
+    asked = make_asked({"include": ["transformer_blocks.*", "proj_out"]})
+    found = coverage(make_record(coverage={"text_encoder": manifest}, asked=asked))
+    assert found is not None
+    assert found.verdict == "fail"
+    assert found.why == (
+        "text_encoder: float8 was asked for, but no pattern of include matches a module of it: transformer_blocks.*, "
+        "proj_out; add one, such as 'encoder.*'"
+    )
+    assert told(manifest).endswith("none of its modules can be quantized so")
 
 
 def test_a_pattern_that_only_holds_modules() -> None:

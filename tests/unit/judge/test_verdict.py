@@ -220,6 +220,13 @@ def test_every_check_can_be_waived() -> None:
     assert found == set(checks.CHECK_NAMES)
 
 
+@pytest.mark.parametrize(("note", "sheet"), [(None, "cells/pixart/int8/bs1/sheet.png"), ("random weights", None)])
+def test_noise_has_no_sheet(note: str | None, sheet: str | None) -> None:
+    """Given images of random weights, then they are kept, and no sheet of them is drawn."""
+    record = make_record("pixart/int8/bs1", images=("images/00.png",), scores=make_scores(note=note))
+    assert judge(record, None, {}).sheet == sheet
+
+
 def test_judging_again_gives_the_same() -> None:
     """Given a record, when it is judged twice, then the verdicts are equal: nothing is drawn or measured."""
     record = make_record(timing=make_timing(1.5, 1.0), scores=make_scores())

@@ -12,10 +12,13 @@ from torch import nn
 
 from qregress import pipelines
 from qregress.errors import SourceError
+from qregress.metrics.weights import digest_tensors
 from qregress.pipelines import path, pocket
 from qregress.pipelines.assemble import check_plain, initial_latents, load_folder, video_length
+from qregress.pipelines.export import export
 from qregress.pipelines.factories import Made
 from qregress.quantize.base import Spec
+from qregress.quantize.diffusers import backend
 from qregress.quantize.quanto import apply
 from tests.video_making import make_latte
 
@@ -50,6 +53,33 @@ def test_quantized_weights_are_refused() -> None:
     apply(model, Spec(weights="int8"))
     with pytest.raises(SourceError, match=r"transformer is quantized already \(WeightQBytesTensor\)"):
         check_plain("folder", "transformer", model, torch.float16)
+
+
+def test_a_variant_is_loaded_where_there_is_one(tmp_path: Path) -> None:
+    """Given a copy with a component in half precision only, then it has the original's weights, quantized too."""
+    export(pocket.find("pixart-sigma"), tmp_path / "copy")
+    place = tmp_path / "copy" / "transformer"
+    (place / "diffusion_pytorch_model.safetensors").rename(place / "diffusion_pytorch_model.fp16.safetensors")
+    found = path.find(str(tmp_path / "copy"))
+    loaded = load_folder(found, "float16", "cpu")
+    plain = load_folder(pocket.find("pixart-sigma"), "float16", "cpu")
+    names = ("transformer", "text_encoder", "vae")
+    states = [{name: digest_tensors(getattr(one, name).state_dict()) for name in names} for one in (loaded, plain)]
+    assert found.variant == "fp16"
+    assert states[0] == states[1]
+    made = backend().quantize(loaded, {"transformer": Spec(weights="int8")})["transformer"]
+    expected = backend().quantize(plain, {"transformer": Spec(weights="int8")})["transformer"]
+    assert digest_tensors(made.state_dict()) == digest_tensors(expected.state_dict())
+
+
+def test_a_class_that_diffusers_does_not_have(tmp_path: Path) -> None:
+    """Given a pipeline class of nobody's, then loading it is one line that names it."""
+    export(pocket.find("pixart-sigma"), tmp_path / "copy")
+    index = tmp_path / "copy" / "model_index.json"
+    index.write_text(index.read_text().replace("PixArtSigmaPipeline", "HomeMadePipeline"))
+    with pytest.raises(SourceError, match=r"copy: cannot be loaded: AttributeError: .*HomeMadePipeline") as caught:
+        load_folder(path.find(str(tmp_path / "copy")), "float16", "cpu")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

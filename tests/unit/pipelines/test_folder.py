@@ -35,6 +35,31 @@ def test_component_without_a_folder_of_its_own(tmp_path: Path) -> None:
         inspect(folder, {})
 
 
+def test_variants(tmp_path: Path) -> None:
+    """Given weights of half precision, beside others or alone, then they are read, and the others need not be whole."""
+    folder = write_folder(tmp_path / "pipeline")
+    assert inspect(folder, {}).variant is None
+    write_safetensors(folder / "vae" / "model.fp16.safetensors")
+    (folder / "vae" / "model.safetensors").unlink()
+    write_safetensors(folder / "transformer" / "model.fp16-00001-of-00001.safetensors")
+    (folder / "transformer" / "model.safetensors").write_bytes(b"cut off")
+    (folder / "transformer" / "model.safetensors.index.json").write_text("{}")
+    found = inspect(folder, {})
+    assert (found.variant, found.components) == ("fp16", ("transformer", "text_encoder", "vae"))
+    index = folder / "transformer" / "model.safetensors.index.fp16.json"
+    index.write_text('{"weight_map": {"a": "model.fp16-00002-of-00002.safetensors"}}')
+    with pytest.raises(SourceError, match=r"model\.fp16-00002-of-00002\.safetensors: missing; model\."):
+        inspect(folder, {})
+
+
+def test_weights_of_other_variants_alone(tmp_path: Path) -> None:
+    """Given weights that from_pretrained would not read, then the component has none."""
+    folder = write_folder(tmp_path / "pipeline")
+    (folder / "vae" / "model.safetensors").rename(folder / "vae" / "model.non_ema.safetensors")
+    with pytest.raises(SourceError, match=r"vae: has a config\.json but no \.safetensors file"):
+        inspect(folder, {})
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
 from torch import nn
 
 from qregress import pipelines
+from qregress.config.settings import read_setting
+from qregress.config.tables import SettingTable
 from qregress.errors import ProduceError
 from qregress.matrix import Setting, Training
+from qregress.pipelines.assemble import family_of
 from qregress.produce.variant import assemble, plans, specs
 
 _TRAINING = {"qat": Training()}
@@ -40,6 +46,23 @@ def test_what_concerns_the_denoiser_alone(key: str, pocket: Any) -> None:
         specs(pocket, asked)
     both = msgspec.structs.replace(asked, weights={"text_encoder": "int8", "transformer": "int8"})
     assert specs(pocket, both).keys() == both.weights.keys()
+
+
+def test_the_setting_in_the_readme(pocket: Any) -> None:
+    """Given the README's setting with all keys, then each of its patterns and components means something."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(\[settings\.everything\]\n.*?)```", readme, re.DOTALL)
+    (table,) = tomllib.loads(text)["settings"].values()
+    assert table.keys() == {field.name for field in msgspec.structs.fields(SettingTable)} - {"pipelines"}
+
+    def fail(key: str, wrong: str) -> NoReturn:
+        pytest.fail(f"{key}: {wrong}")
+
+    setting = read_setting("everything", msgspec.convert(table, SettingTable), fail).of(family_of(pocket))
+    planned = plans(pocket, setting)
+    for name, weights in setting.weights.items():
+        assert planned[name].unmatched == ()
+        assert set(planned[name].expected.values()) == {weights, None}
 
 
 def test_a_copy_keeps_what_was_set_on_a_pipeline(pocket: Any) -> None:

@@ -251,6 +251,19 @@ def test_original_weights_that_are_gone() -> None:
     assert (coverage.kept, coverage.kept_bytes) == ((), 0)
 
 
+def test_zeros_are_nobodys_weights() -> None:
+    """Given a head of zeros, as it is initialized with, and other zeros of its shape, then nothing is said of it."""
+    backend, original = load_backend("quanto"), Block()
+    nn.init.zeros_(original.proj_out.weight)
+    planned = plan(original, backend, INT8)
+    block = copy.deepcopy(original)
+    apply(block, INT8)
+    zeros = torch.zeros(4, 64)
+    kept = kept_alive({"model": (original, block)}, {"model": manifest(block, backend, planned)})["model"]
+    assert zeros.shape == original.proj_out.weight.shape
+    assert (kept.kept, kept.kept_bytes) == ((), 0)
+
+
 @pytest.mark.parametrize(
     "keep",
     [

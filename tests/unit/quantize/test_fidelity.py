@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from torch import nn
 
 from qregress.quantize import fidelity, load_backend
 from qregress.quantize.base import Spec
+from qregress.quantize.fidelity import Pending
 from qregress.quantize.quanto import apply
 from qregress.record import LayerFidelity, decode, encode
 from tests.quantizing import distance
@@ -35,7 +35,7 @@ def compared(model: nn.Sequential, x: torch.Tensor, fault: Fault | None = None) 
     if fault is not None:
         _break(model[0], fault)
 
-    def run() -> None:
+    def run(_: Pending) -> None:
         with torch.no_grad():
             model(x)
 
@@ -86,8 +86,8 @@ def test_quantization_error_is_told_apart() -> None:
         torch.manual_seed(0)
         original = nn.Sequential(nn.Linear(256, 192)).half()
         model = layer(weights, torch.float16)
-        run = partial(model, activations(256, torch.half))
-        found = fidelity.examine({"model": model}, {"model": original}, load_backend("quanto"), run)
+        x = activations(256, torch.half)
+        found = fidelity.examine({"model": model}, {"model": original}, load_backend("quanto"), lambda _: model(x))  # noqa: B023
         (only,) = found["model"].layers
         assert not only.where
         assert only.loss is not None
@@ -173,14 +173,14 @@ def _sums_in_float16(module: nn.Linear, x: torch.Tensor, _: torch.Tensor) -> tor
         (_constant, "int8", "constant over tokens"),
         (_scales_of_the_next_output, "int8", "by a factor of its own in each output: its scales"),
         (_another_groups_scale, "int4", "one group of inputs only, 128 to 255: its scales"),
-        (_not_a_number, "int8", "not finite: 1 of 64 tokens, 192 of 192 outputs"),
+        (_not_a_number, "int8", "not finite, 1 of 64 tokens, 192 of 192 outputs"),
     ],
 )
 def test_a_wrong_kernel_is_told_by_its_structure(fault: Fault, weights: str, words: str, dtype: torch.dtype) -> None:
     """Given a kernel with one fault, then the layer is beyond what rounding allows, and the words say which it is."""
     found = compared(layer(weights, dtype), activations(256, dtype), fault)
     assert found.where
-    assert found.kind.startswith(words)
+    assert ", ".join(filter(None, (found.kind, found.detail or ""))).startswith(words)
     assert found.excess is None or found.excess > 1
 
 
@@ -242,13 +242,21 @@ def test_a_layer_that_is_not_called_is_idle() -> None:
     """Given a quantized layer that no call uses, then it is named and nothing is said of its kernel."""
     model = nn.ModuleDict({"used": nn.Linear(64, 64), "idle": nn.Linear(64, 64)}).half()
     apply(model, Spec(weights="int8"))
+    waited: list[set[tuple[str, str]]] = []
+
+    def run(pending: Pending) -> None:
+        waited.append(pending())
+        model["used"](activations(64, torch.half))
+        waited.append(pending())
+
     found = fidelity.examine(
         {"model": model},
         {"model": nn.Module()},
         load_backend("quanto"),
-        lambda: model["used"](activations(64, torch.half)),
+        run,
     )["model"]
     assert ([only.name for only in found.layers], found.idle) == (["used"], ("idle",))
+    assert waited == [{("model", "used"), ("model", "idle")}, {("model", "idle")}]
 
 
 def test_a_convolution_is_a_product_of_patches() -> None:
@@ -285,7 +293,7 @@ def test_an_input_that_is_named() -> None:
     model = layer("int8", torch.float16)
     x = activations(256, torch.float16)
     found = fidelity.examine(
-        {"model": model}, {"model": nn.Module()}, load_backend("quanto"), lambda: model[0](input=x)
+        {"model": model}, {"model": nn.Module()}, load_backend("quanto"), lambda _: model[0](input=x)
     )
     assert [(only.tokens, only.where) for only in found["model"].layers] == [(TOKENS, "")]
 
@@ -294,7 +302,7 @@ def test_hooks_are_gone_afterwards() -> None:
     """Given a run that raises, then no hook is left on any layer."""
     model = layer("int8", torch.float16)
 
-    def run() -> None:
+    def run(_: Pending) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):

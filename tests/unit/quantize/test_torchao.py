@@ -27,8 +27,11 @@ from tests.quantizing import (
     quantize_all,
     quantize_both,
 )
+from tests.unit.quantize.test_packed import golden
 
 torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+
+from qregress.quantize.torchao import tiles  # noqa: E402 - where it is installed
 
 BACKEND = load_backend("torchao")
 
@@ -93,6 +96,20 @@ def test_activations_are_quantized_by_token(pristine: DiffusionPipeline) -> None
     call_denoiser(made, torch.float16)
     assert max(fidelity.errors) < ROUNDING[torch.float16]  # 3.2e-4
     assert sorted(fidelity.plain)[DENOISER // 2] > 10 * ROUNDING[torch.float16]
+
+
+def test_int4_is_worked_out_without_its_kernel() -> None:
+    """Given tiles with a scale and a zero for each of two groups, then a value is its code less 8, scaled and shifted.
+
+    What pads a weight to whole tiles is left off.
+    """
+    codes, tile = golden()
+    scale = torch.tensor([0.5, 0.25]).reshape(2, 1).expand(2, 8)
+    zero = torch.arange(16.0).reshape(2, 8)
+    known = tiles(tile, torch.stack((scale, zero), dim=2).bfloat16(), (6, 128))
+    assert known.values.shape == (6, 128)
+    assert torch.equal(known.values[:, :64], (codes[:6, :64] - 8) * 0.5 + zero[0, :6, None])
+    assert torch.equal(known.values[:, 64:], (codes[:6, 64:] - 8) * 0.25 + zero[1, :6, None])
 
 
 def test_what_a_cpu_cannot_run() -> None:

@@ -56,6 +56,13 @@ def test_sheet_grows_with_the_images(tmp_path: Path) -> None:
     assert heights[1] - heights[0] == 32 + 8
 
 
+def test_large_images_are_shrunk(tmp_path: Path) -> None:
+    """Given images of 1024 px, then they are shown at half that."""
+    cell = draw(tmp_path / "cell", (100, 0, 0), (0, 0, 200), size=(1024, 512))
+    sheet = Image.open(write_sheet(cell, make_record(images=NAMES), None))
+    assert sheet.size == (180 + 8 + 512 + 8, 24 + 2 * (256 + 8) + 8)
+
+
 #: Of two videos of three frames.
 COLORS: tuple[Color, ...] = tuple((20 * frame, 100 * prompt, 0) for prompt in range(2) for frame in range(3))
 LIGHTER: tuple[Color, ...] = tuple((red, green, 10) for red, green, _ in COLORS)

@@ -1,0 +1,77 @@
+"""What else lies on a CUDA device is moved to the host while a cell's memory is measured, so that the cell is alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from qregress.quantize.coverage import inner_tensors
+
+
+class HostCopies:
+    """Unquantized weights of a device, copied to the host once, as they never change."""
+
+    def __init__(self, device: str) -> None:
+        self._device = _numbered(device)
+        self._copies: dict[int, tuple[torch.UntypedStorage, torch.Tensor]] = {}
+
+    @contextmanager
+    def aside(self, others: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[None]:
+        """Free the device of what ``others`` hold and ``kept`` does not share; it is back afterwards, at any address.
+
+        The tensors stay what they are, with nothing behind them: none may be used meanwhile. Does nothing on a CPU.
+        """
+        if not self._device.startswith("cuda"):
+            yield
+            return
+        used = {storage.data_ptr() for storage in _storages(kept, self._device)}
+        free = [storage for storage in _storages(others, self._device) if storage.data_ptr() not in used]
+        for storage in free:
+            self._copy(storage)
+        torch.cuda.synchronize(self._device)
+        for storage in free:
+            storage.resize_(0)
+        torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            for storage in free:
+                host = self._copy(storage)
+                storage.resize_(host.numel())
+                _bytes_of(storage).copy_(host, non_blocking=True)
+            torch.cuda.synchronize(self._device)
+
+    def _copy(self, storage: torch.UntypedStorage) -> torch.Tensor:
+        """The host's copy of a storage, uint8 ``[bytes]``."""
+        key = storage._cdata  # noqa: SLF001 - which storage it is: its address changes, other objects mean the same
+        if key not in self._copies:
+            host = torch.empty(storage.nbytes(), dtype=torch.uint8)
+            host.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
+            self._copies[key] = storage, host.copy_(_bytes_of(storage))
+        return self._copies[key][1]
+
+
+def _storages(modules: Iterable[nn.Module], device: str) -> list[torch.UntypedStorage]:
+    """Each once, of parameters and buffers that lie on a device."""
+    found: dict[int, torch.UntypedStorage] = {}
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            for inner in inner_tensors(tensor.data):
+                storage = inner.untyped_storage()
+                if inner.device == torch.device(device) and storage.nbytes():
+                    found[storage.data_ptr()] = storage
+    return list(found.values())
+
+
+def _numbered(device: str) -> str:
+    """With the index that tensors' devices have."""
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    """uint8 ``[bytes]``, where the storage lies."""
+    found: torch.Tensor = torch.empty(0, dtype=torch.uint8, device=storage.device)
+    return found.set_(storage)
