@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from qregress import pipelines
-from qregress.errors import QregressError
+from qregress.errors import QregressError, typed_line
 from qregress.matrix import Pipeline, Setting, Workload
 from qregress.pipelines.assemble import family_of, initial_latents, sample_size, video_length
 from qregress.produce.generate import generate
@@ -72,7 +72,7 @@ def told(what: str, measure: Any) -> None:
     try:
         found: list[LayerFidelity] = measure()
     except (QregressError, RuntimeError, NotImplementedError, ValueError, AssertionError) as error:
-        print(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        print(f"{what}: {typed_line(error, 160)}")
         return
     if not found:
         return

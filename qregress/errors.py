@@ -47,15 +47,15 @@ class Refused(QregressError):
 
 
 #: What libraries raise where they cannot do what they are asked.
-LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+LIBRARY_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
+def one_line(error: BaseException, limit: int | None = 300) -> str:
     """The text of an error on one line, so many characters of it at most."""
     return " ".join(str(error).split())[:limit]
 
 
-def told(error: BaseException, limit: int = 300) -> str:
+def typed_line(error: BaseException, limit: int | None = 300) -> str:
     """The same after the name of its class."""
     return f"{type(error).__name__}: {one_line(error, limit)}"
 

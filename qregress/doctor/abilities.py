@@ -8,6 +8,7 @@ import msgspec
 
 from qregress.doctor.devices import Device
 from qregress.doctor.facts import Fact, absence
+from qregress.errors import typed_line
 from qregress.quantize import BACKENDS, extensions, load_backend, missing, weight_types
 
 _FIRST = "quanto"
@@ -75,7 +76,7 @@ def _try(backend: str, weights: str, device: str) -> str | None:
     try:
         return load_backend(backend).prepare([weights], device, lambda _: None)
     except Exception as error:  # noqa: BLE001 - libraries that do not fit each other raise anything
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return typed_line(error)
 
 
 def facts(found: list[Ability], named: dict[tuple[str, str], set[str]]) -> tuple[Fact, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from qregress.doctor.facts import Fact, absence
+from qregress.errors import one_line, typed_line
 from qregress.units import format_bytes
 
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -32,7 +33,7 @@ def import_torch() -> Fact | None:
     try:
         import torch  # noqa: F401
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
-        detail = f"cannot be imported: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        detail = f"cannot be imported: {typed_line(error)}"
         return Fact(
             name="import torch", state="missing", detail=detail, how="pip install --force-reinstall torch", named=True
         )
@@ -99,5 +100,5 @@ def _reason() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return " ".join(str(error).split()).partition(". ")[0]
+        return one_line(error, None).partition(". ")[0]
     return "sees none"

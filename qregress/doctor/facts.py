@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from qregress.errors import one_line
+
 #: ``later``: not there yet, and comes by itself with the first run that needs it. ``absent``: not there, and this
 #: configuration does not need it. ``missing``: it does.
 State = Literal["ok", "later", "absent", "missing"]
@@ -64,6 +66,6 @@ def absence(*, named: bool) -> State:
 
 def told(error: Exception) -> tuple[str, str]:
     """What happened and what to do: messages here end with the latter, after a semicolon."""
-    text = " ".join(str(error).split())
+    text = one_line(error, None)
     detail, semicolon, how = text.rpartition("; ")
     return (detail, how) if semicolon else (text, "")

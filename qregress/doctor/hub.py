@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from qregress.doctor.facts import Fact
+from qregress.errors import one_line
 from qregress.units import format_bytes
 
 
@@ -29,7 +30,7 @@ def scan() -> Cache:
     except CacheNotFound:
         return Cache(str(HF_HUB_CACHE), offline=HF_HUB_OFFLINE)
     except (OSError, ValueError) as error:
-        return Cache(str(HF_HUB_CACHE), offline=HF_HUB_OFFLINE, problem=" ".join(str(error).split()))
+        return Cache(str(HF_HUB_CACHE), offline=HF_HUB_OFFLINE, problem=one_line(error, None))
     models = {repo.repo_id: int(repo.size_on_disk) for repo in found.repos if repo.repo_type == "model"}
     return Cache(str(HF_HUB_CACHE), models, offline=HF_HUB_OFFLINE)
 

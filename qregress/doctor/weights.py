@@ -10,7 +10,7 @@ from msgspec import structs
 from qregress.config import Metrics
 from qregress.doctor.facts import Fact, absence, told
 from qregress.doctor.hub import Cache
-from qregress.errors import QregressError
+from qregress.errors import QregressError, typed_line
 from qregress.metrics.names import FOLDER_PREFIX, HUB_PREFIX, LPIPS_NAMES, POCKET_CLIP
 from qregress.pipelines.folder import check_safetensors, read_json
 from qregress.pipelines.pocket import zoo
@@ -54,7 +54,7 @@ def _backbone(metric: str, *, named: bool) -> Fact:
     try:
         known = backbone(metric)
     except Exception as error:  # noqa: BLE001 - torch and torchvision that do not fit each other raise anything
-        detail = f"torchvision: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        detail = f"torchvision: {typed_line(error, 200)}"
         return Fact(name=name, state=absence(named=named), detail=detail, how="pip install torchvision", named=named)
     size = f"{known.mebibytes:.0f} MiB" if known.mebibytes else "unknown size"
     if not known.file.is_file():

@@ -23,9 +23,10 @@ def fidelity(record: Record) -> Check | None:
         return None
     layers = [(component, layer) for component, found in record.fidelity.items() for layer in found if layer.tokens]
     unknown = [text for component, found in record.fidelity.items() for text in _unknown(record, component, found)]
-    beside = [*_left_out(layers), *_before(record)]
+    beside = [*_left_out(layers), *_before(record), *never_called(record)]
     if not layers:
-        return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why="; ".join(["no layer was compared", *unknown]))
+        why = "; ".join(["no layer was compared", *beside, *unknown])
+        return Check(name=_KERNELS, verdict="void", basis=_ROUNDING, why=why)
     wrong: dict[tuple[str, ...], list[tuple[str, LayerFidelity]]] = defaultdict(list)
     for component, layer in layers:
         if _is_wrong(layer):
@@ -56,19 +57,37 @@ def _is_wrong(layer: LayerFidelity) -> bool:
     return bool(layer.where) or not all(map(math.isfinite, (_finite(layer.excess), _finite(layer.bound))))
 
 
-def _unknown(record: Record, component: str, found: tuple[LayerFidelity, ...]) -> list[str]:
-    """Quantized layers of a component of whose kernel nothing is known."""
+def never_called(record: Record) -> list[str]:
+    """Quantized layers that no call of the pipeline calls as such, so that they are not compared.
+
+    No kernel makes a product of theirs: what a pipeline does not use cannot spoil an image, as a VAE's encoder; or a
+    function takes the weight of a layer as a tensor, as Hunyuan DiT's attention pooling does, and it is dequantized.
+    """
+    told = []
+    for component in record.fidelity or {}:
+        idle = _idle(record, component)
+        if idle:
+            told.append(f"{component}: {len(idle)} quantized layers are never called and not compared: {some(idle)}")
+    return told
+
+
+def _idle(record: Record, component: str) -> list[str]:
+    """Without projections that were joined to others."""
     manifest = record.coverage.get(component)
-    parts = manifest.joined.values() if manifest is not None and manifest.joined is not UNSET else ()
+    if manifest is None:
+        return []
+    parts = manifest.joined.values() if manifest.joined is not UNSET else ()
     old = {name for each in parts for name in each}
-    idle = [name for name in manifest.idle if name not in old] if manifest is not None else []
+    return [name for name in manifest.idle if name not in old]
+
+
+def _unknown(record: Record, component: str, found: tuple[LayerFidelity, ...]) -> list[str]:
+    """Quantized layers of a component that are called, and of whose kernel nothing is known."""
     empty = [layer.name for layer in found if not layer.tokens]
     told = []
-    if idle:
-        told.append(f"{component}: {len(idle)} quantized layers are never called and not compared: {some(idle)}")
     if empty:
         told.append(f"{component}: {len(empty)} layers not compared, as all their {_UNFIT}: {some(empty)}")
-    if not found and not idle:
+    if not found and not _idle(record, component):
         told.append(f"{component}: none of its quantized modules is a product that can be compared")
     return told
 

@@ -13,6 +13,7 @@ from qregress.judge import checks, waivers
 from qregress.judge.blame import told
 from qregress.judge.budgets import Limit
 from qregress.judge.history import History
+from qregress.judge.kernels import never_called
 from qregress.judge.manifest import summarize
 from qregress.judge.noise import HOST_BOUND
 from qregress.judge.waivers import Waiver
@@ -169,6 +170,7 @@ def _notes(record: Record) -> tuple[str, ...]:
         notes.append(f"against the FP16 reference, which does not gate it: LPIPS mean {mean:.4f}, worst {worst:.4f}")
     if record.asked is not None and record.asked.setting.get("fuse_qkv"):
         notes += _left_by_fusing(record)
+    notes += never_called(record)
     notes += _waiting(record.timing)
     if record.blame is not UNSET:
         notes.append(told(record.blame))

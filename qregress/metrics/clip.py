@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qregress.errors import typed_line
 from qregress.metrics.names import FOLDER_PREFIX, HUB_PREFIX, POCKET_CLIP, validate_clip_name
 from qregress.metrics.tensors import check_images, exact_float32
 from qregress.metrics.weights import MetricError, WeightsId, digest_tensors
@@ -95,9 +96,8 @@ def load_clip(spec: str, device: str = "cpu") -> Clip:
         preprocess = image_transform_v2(PreprocessCfg(**config), is_train=False)
         probe = tokenize([_PROBE])
     except Exception as error:  # a hub, a cache, a JSON file and a checkpoint have no common error
-        reason = " ".join(str(error).split())
         raise MetricError(
-            f"clip = '{spec}': the model cannot be loaded ({type(error).__name__}: {reason}); "
+            f"clip = '{spec}': the model cannot be loaded ({typed_line(error, None)}); "
             "expected its configuration, tokenizer and weights in the folder, in the cache, or to be downloaded"
         ) from error
     # A new vocabulary or another crop changes scores as much as new weights do.

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import msgspec
 import torch
 
-from qregress.errors import nearest
+from qregress.errors import nearest, one_line
 from qregress.metrics.names import LPIPS_NAMES as NAMES
 from qregress.metrics.shift_tolerant import load_shift_tolerant
 from qregress.metrics.tensors import check_pair, exact_float32
@@ -103,7 +103,7 @@ def _torchmetrics(name: str) -> LearnedPerceptualImagePatchSimilarity:
     try:
         return LearnedPerceptualImagePatchSimilarity(net_type=net_type, normalize=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:  # URLError is an OSError
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         if was_there:
             problem = f"{file} is not torchvision's backbone ({reason}); replace it with {url}"
         else:

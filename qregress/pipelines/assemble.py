@@ -11,7 +11,7 @@ import torch
 import transformers
 from diffusers.utils import deprecation_utils
 
-from qregress.errors import ConfigError, FactoryError, SourceError, nearest
+from qregress.errors import LIBRARY_ERRORS, ConfigError, FactoryError, SourceError, nearest, typed_line
 from qregress.pipelines.architecture import Architecture
 from qregress.pipelines.build import build
 from qregress.pipelines.factories import Made
@@ -65,9 +65,8 @@ def load_folder(folder: Folder, dtype: str, device: str) -> DiffusionPipeline:
             **{DTYPE: {**({vae: vae_dtype(compute, device)} if vae else {}), "default": compute}},
             **components,
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise SourceError(f"{folder.path}: cannot be loaded: {type(error).__name__}: {text[:300]}") from error
+    except LIBRARY_ERRORS as error:
+        raise SourceError(f"{folder.path}: cannot be loaded: {typed_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     if vae is not None and vae_dtype(compute, device) != compute:
         accept_latents(getattr(pipeline, vae))
@@ -119,8 +118,7 @@ def load_made(made: Made, dtype: str, device: str) -> DiffusionPipeline:
     try:
         pipeline = made.function(compute, device)
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise FactoryError(f"{made.origin}: raised {type(error).__name__}: {text[:300]}") from error
+        raise FactoryError(f"{made.origin}: raised {typed_line(error)}") from error
     kind = type(pipeline).__name__
     if not isinstance(pipeline, diffusers.DiffusionPipeline):
         raise FactoryError(f"{made.origin}: returned {kind}; expected an unquantized DiffusionPipeline")

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from qregress.errors import SourceError, nearest
+from qregress.errors import SourceError, nearest, one_line
 from qregress.pipelines.architecture import Architecture, Part
 from qregress.pipelines.pocket import zoo
 
@@ -51,8 +51,7 @@ def build(architecture: Architecture, dtype: torch.dtype, vae_dtype: torch.dtype
     try:
         pipeline: DiffusionPipeline = made_by(**parts, **dict.fromkeys(architecture.without), **architecture.arguments)
     except (TypeError, ValueError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise SourceError(f"{architecture.origin}: {architecture.class_name}: {why[:300]}") from error
+        raise SourceError(f"{architecture.origin}: {architecture.class_name}: {one_line(error)}") from error
     return pipeline
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qregress import registry
-from qregress.errors import ConfigError, FactoryError, nearest
+from qregress.errors import ConfigError, FactoryError, nearest, typed_line
 from qregress.matrix import DEVICES, NAME, Factory, Pipeline
 from qregress.pipelines.folder import Source
 
@@ -64,7 +64,7 @@ def find(pipeline: Pipeline) -> Made:
         try:
             _import_again(factory)
         except Exception as error:
-            raise FactoryError(f"{factory.file}: cannot be imported by the worker: {_describe(error)}") from error
+            raise FactoryError(f"{factory.file}: cannot be imported by the worker: {typed_line(error)}") from error
     found = _named(pipeline.name)
     if not found:
         raise FactoryError(
@@ -96,7 +96,7 @@ def import_conftest(folder: Path) -> None:
             sys.path.insert(0, str(root))
         _import_file(path)
     except Exception as error:
-        raise ConfigError(f"{path}: cannot be imported: {_describe(error)}") from error
+        raise ConfigError(f"{path}: cannot be imported: {typed_line(error)}") from error
 
 
 def of_folder(folder: Path) -> tuple[Pipeline, ...]:
@@ -117,7 +117,7 @@ def _load_entry_points() -> None:
             with registry.scope():
                 function = entry.load()
         except Exception as error:
-            raise ConfigError(f"{where}: cannot be imported: {_describe(error)}") from error
+            raise ConfigError(f"{where}: cannot be imported: {typed_line(error)}") from error
         found = registry.registrations_of(function)
         if not found:
             raise ConfigError(f"{where}: is no registered function; name one that has @qregress.pipeline(...)")
@@ -207,7 +207,3 @@ def _package(folder: Path) -> tuple[Path, str]:
         names.insert(0, folder.name)
         folder = folder.parent
     return folder, ".".join(names)
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

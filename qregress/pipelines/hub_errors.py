@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from qregress.errors import QregressError, SourceError
+from qregress.errors import QregressError, SourceError, typed_line
 
 _T = TypeVar("_T")
 
@@ -130,4 +130,4 @@ def _status(error: BaseException) -> int | None:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+    return typed_line(error, 200).removesuffix(": ")

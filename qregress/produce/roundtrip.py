@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from qregress.errors import LIBRARY_ERRORS, told
+from qregress.errors import LIBRARY_ERRORS, typed_line
 from qregress.matrix import Setting
 from qregress.metrics.latents import relative_l2
 from qregress.produce.generate import Generated
@@ -45,7 +45,7 @@ def roundtrip(
                 nbytes[component] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
                 loaded[component] = saver.load(place, parts[component])
             except LIBRARY_ERRORS as error:
-                why = f"{component} ({type(parts[component]).__name__}) cannot be saved and loaded: {told(error)}"
+                why = f"{component} ({type(parts[component]).__name__}) cannot be saved and loaded: {typed_line(error)}"
                 return Roundtrip(disk_bytes=0, components={}, equal=False, latents=(), dtype=setting.dtype, message=why)
     again = run(assemble(pipeline, loaded))
     legal: tuple[float | None, ...] = ()

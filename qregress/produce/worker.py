@@ -14,7 +14,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from qregress.errors import FactoryError, QregressError, Unavailable
+from qregress.errors import FactoryError, QregressError, Unavailable, typed_line
 from qregress.produce.protocol import (
     Declined,
     Done,
@@ -80,7 +80,7 @@ def describe(error: BaseException) -> str:
     """One line; of our own errors the message, which says all there is to say."""
     if isinstance(error, QregressError):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return typed_line(error, 500)
 
 
 def details(error: Exception) -> str:

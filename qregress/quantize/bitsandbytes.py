@@ -17,13 +17,12 @@ import torch
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from torch import nn
 
+from qregress.errors import one_line
 from qregress.quantize.base import Backend, Dequantized, Spec
 from qregress.quantize.copies import copies
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-WEIGHTS = ("int8", "nf4", "fp4")
 
 # One line for each call of each layer, where inputs are bfloat16. They are: it is said here, in quantize_input.
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -47,7 +46,7 @@ class BitsAndBytes(Backend):
                 with torch.no_grad():
                     layer(torch.ones(16, 128, dtype=torch.float16, device=device))
             except Exception as error:  # noqa: BLE001 - a binary that is not there raises as whatever misses it
-                return f"{kind} weights do not run on {device}: {' '.join(str(error).split())[:300]}"
+                return f"{kind} weights do not run on {device}: {one_line(error)}"
         return None
 
     def eligible(self, component: nn.Module) -> frozenset[str]:

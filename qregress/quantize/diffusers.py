@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from diffusers import PipelineQuantizationConfig
 from safetensors import safe_open
 from torch import nn
 
-from qregress.errors import ConfigError, ProduceError
+from qregress.errors import LIBRARY_ERRORS, ConfigError, ProduceError, typed_line
 from qregress.pipelines.assemble import DTYPE
 from qregress.pipelines.variants import weights_of
 from qregress.quantize.base import Backend, Spec
@@ -25,8 +26,6 @@ from qregress.quantize.quanto import Quanto
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-WEIGHTS = ("float8", "int8", "int4", "int2")
 
 
 class Diffusers(Quanto):
@@ -47,9 +46,8 @@ class Diffusers(Quanto):
         others = {name: part for name, part in pristine.components.items() if name not in specs}
         dtypes: dict[str, torch.dtype] = {name: pristine.components[name].dtype for name in specs}
         device = pristine.device
-        with tempfile.TemporaryDirectory(prefix="qregress-") as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory(prefix="qregress-") as folder, _deprecated():
             _lay_out(pristine, specs, Path(folder))
-            warnings.filterwarnings("ignore", message=".*[Qq]uanto.* is deprecated", category=FutureWarning)
             try:
                 loaded = type(pristine).from_pretrained(
                     folder,
@@ -58,15 +56,22 @@ class Diffusers(Quanto):
                     **{DTYPE: dtypes},
                     **others,
                 )
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-                text = " ".join(str(error).split())
-                raise ProduceError(f"loading with quantization failed: {type(error).__name__}: {text[:300]}") from error
+            except LIBRARY_ERRORS as error:
+                raise ProduceError(f"loading with quantization failed: {typed_line(error)}") from error
             made = {name: owned(getattr(loaded, name)) for name in specs}
         return {name: module.to(device) for name, module in made.items()}
 
     def calibration(self) -> AbstractContextManager[None]:
         """None: neither library is told of activations here."""
         return Backend.calibration(self)
+
+
+@contextmanager
+def _deprecated() -> Iterator[None]:
+    """Within it nobody says that quanto's configuration is deprecated: in each cell it is no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Qq]uanto.* is deprecated", category=FutureWarning)
+        yield
 
 
 def _config(name: str, component: nn.Module, spec: Spec) -> Any:
@@ -81,8 +86,7 @@ def _config(name: str, component: nn.Module, spec: Spec) -> Any:
         return transformers.QuantoConfig(
             weights=spec.weights, modules_to_not_convert=[re.escape(part) for part in left] or None
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Qq]uanto.* is deprecated", category=FutureWarning)
+    with _deprecated():
         return diffusers.QuantoConfig(weights_dtype=spec.weights, modules_to_not_convert=_by_leaves(linear, left))
 
 
@@ -149,8 +153,7 @@ class DiffusersFiles:
 
     def load(self, folder: Path, like: nn.Module) -> nn.Module:
         """``from_pretrained``, which finds the quantization in the configuration that was saved."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Qq]uanto.* is deprecated", category=FutureWarning)
+        with _deprecated():
             kind: Any = type(like)
             loaded: nn.Module = kind.from_pretrained(str(folder), local_files_only=True, **{DTYPE: like.dtype})
         return owned(loaded).to(next(like.parameters()).device)

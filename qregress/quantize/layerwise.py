@@ -21,6 +21,7 @@ from diffusers.hooks import apply_layerwise_casting
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from torch import nn
 
+from qregress.errors import one_line
 from qregress.quantize.base import Backend, Dequantized, Spec
 from qregress.quantize.copies import copies
 
@@ -47,7 +48,7 @@ class Layerwise(Backend):
             try:
                 torch.ones(16, device=device).to(STORAGE[kind]).to(torch.float16)
             except (RuntimeError, TypeError) as error:
-                return f"{kind} weights cannot be stored on {device}: {' '.join(str(error).split())[:300]}"
+                return f"{kind} weights cannot be stored on {device}: {one_line(error)}"
         return None
 
     def eligible(self, component: nn.Module) -> frozenset[str]:

@@ -27,6 +27,7 @@ from optimum.quanto import (
 )
 from torch import nn
 
+from qregress.errors import one_line
 from qregress.quantize import extensions
 from qregress.quantize.base import Backend, Dequantized, Spec, alike
 from qregress.quantize.copies import copies
@@ -85,8 +86,7 @@ class Quanto(Backend):
         try:
             torch.ops.quanto.unpack(torch.zeros(8, dtype=torch.uint8), 4)
         except (RuntimeError, OSError, ImportError) as error:
-            reason = " ".join(str(error).split())[:300]
-            return f"{what}: its build failed on {platform.machine()}: {reason}"
+            return f"{what}: its build failed on {platform.machine()}: {one_line(error)}"
         return None
 
     def eligible(self, component: nn.Module) -> frozenset[str]:
@@ -102,7 +102,7 @@ class Quanto(Backend):
         return made
 
     def calibration(self) -> AbstractContextManager[None]:
-        """Of each layer's inputs and outputs, from the largest value of each call, in a moving average."""
+        """Of each layer's inputs and outputs, from the largest value of each call, in an exponential mean (0.9)."""
         scales: AbstractContextManager[None] = Calibration()
         return scales
 

@@ -30,7 +30,7 @@ from torchao.quantization import (
     quantize_,
 )
 
-from qregress.errors import ConfigError, ProduceError
+from qregress.errors import ConfigError, ProduceError, one_line
 from qregress.quantize.base import Backend, Dequantized, Spec, alike
 from qregress.quantize.copies import copies
 from qregress.quantize.packed import unpack_tiles
@@ -184,7 +184,7 @@ def _try(pair: tuple[str, str | None], device: str) -> str | None:
         with torch.no_grad():
             layer(torch.ones(16, 128, dtype=torch.bfloat16, device=device))
     except (RuntimeError, AssertionError, ValueError, NotImplementedError, ImportError) as error:
-        return f"{what} do not run on {device}: {' '.join(str(error).split())[:300]}"
+        return f"{what} do not run on {device}: {one_line(error)}"
     return None
 
 

@@ -107,6 +107,9 @@ MISTAKES = {
     "against": _setting("reference", '"fp32"', "unknown reference 'fp32'"),
     "offload": _setting("offload", '"cpu"', "unknown offload 'cpu'; allowed: group, model, none, sequential"),
     "compiled-and-offloaded": _setting("compile", 'true\noffload = "model"', "weights move between calls"),
+    "fused-activations": _setting(
+        "fuse_qkv", 'true\nactivations = { transformer = "int8" }', "quanto cannot split the quantized output"
+    ),
     "saved-and-offloaded": _setting("roundtrip", 'true\noffload = "group"', "not where they could be saved from"),
     "saved-and-compiled": _setting("roundtrip", "true\ncompile = true", "what is loaded is not compiled"),
     "activation-type": _setting("activations", '{ transformer = "int4" }', "int4", ".transformer"),
