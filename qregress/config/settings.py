@@ -110,7 +110,7 @@ def _together(key: str, table: SettingTable, fail: Fail) -> None:
     if table.compile and table.offload != "none":
         fail(f"{key}.compile", f"with {offload} weights move between calls; use one of the two")
     if table.activations and table.fuse_qkv and table.backend == "quanto":
-        fail(f"{key}.fuse_qkv", "quanto cannot split the quantized output of a joined projection; leave out activations")
+        fail(f"{key}.fuse_qkv", "with activations quanto cannot split what a joined projection returns; leave one out")
     if table.roundtrip and table.offload != "none":
         fail(f"{key}.roundtrip", f"with {offload} weights are not where they could be saved from; use one of the two")
     if table.roundtrip and table.compile:

@@ -108,7 +108,7 @@ MISTAKES = {
     "offload": _setting("offload", '"cpu"', "unknown offload 'cpu'; allowed: group, model, none, sequential"),
     "compiled-and-offloaded": _setting("compile", 'true\noffload = "model"', "weights move between calls"),
     "fused-activations": _setting(
-        "fuse_qkv", 'true\nactivations = { transformer = "int8" }', "quanto cannot split the quantized output"
+        "fuse_qkv", 'true\nactivations = { transformer = "int8" }', "with activations quanto cannot split"
     ),
     "saved-and-offloaded": _setting("roundtrip", 'true\noffload = "group"', "not where they could be saved from"),
     "saved-and-compiled": _setting("roundtrip", "true\ncompile = true", "what is loaded is not compiled"),

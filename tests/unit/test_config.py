@@ -217,18 +217,18 @@ def test_a_setting_with_everything(tmp_path: Path) -> None:
         '[pipelines.sd3]\nsource = "pocket:sd3"\n[settings.some]\n'
         'weights = { denoiser = "int8", text_encoders = "float8" }\nactivations = { denoiser = "int8" }\n'
         'calibration = 2\ninclude = ["*attn*"]\nexclude = ["final_projection"]\ndtype = "bfloat16"\n'
-        'reference = "same-dtype"\nfuse_qkv = true\noffload = "model"\nqat = { steps = 9 }\n'
-        '[settings.saved]\nweights = { denoiser = "int8" }\nroundtrip = true\n'
+        'reference = "same-dtype"\noffload = "model"\nqat = { steps = 9 }\n'
+        '[settings.saved]\nweights = { denoiser = "int8" }\nroundtrip = true\nfuse_qkv = true\n'
     )
     settings = {cell.setting.name: cell.setting for cell in config.load(path).cells()}
     setting = settings["some"]
-    assert settings["saved"].roundtrip
+    assert (settings["saved"].roundtrip, settings["saved"].fuse_qkv) == (True, True)
     assert setting.weights == {"transformer": "int8"} | dict.fromkeys(
         ("text_encoder", "text_encoder_2", "text_encoder_3"), "float8"
     )
     assert (setting.activations, setting.calibration) == ({"transformer": "int8"}, 2)
     assert (setting.include, setting.exclude) == (("*attn*",), ("proj_out",))
     assert (setting.dtype, setting.reference, setting.offload) == ("bfloat16", "same-dtype", "model")
-    assert (setting.fuse_qkv, setting.roundtrip, setting.compile) == (True, False, False)
+    assert (setting.fuse_qkv, setting.roundtrip, setting.compile) == (False, False, False)
     assert setting.qat is not None
     assert (setting.qat.steps, setting.qat.prompts) == (9, 24)

@@ -124,7 +124,7 @@ def test_kernels_before_what_is_run(setting: dict[str, Any], words: str) -> None
 
 
 def test_layers_that_are_never_called() -> None:
-    """Given quantized layers that no call has used, then they are named beside a pass; where there is no other, void."""
+    """Given quantized layers that no call has used, then they are named beside a pass; without any other it is void."""
     manifest = Coverage(
         modules=(make_module("encoder.conv_in"), make_module("to_q")), asked="int8", idle=("encoder.conv_in",)
     )
