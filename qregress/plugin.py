@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qregress-refresh", metavar="MODE", help="make cells of this run baselines: missing, failing or all")
     add("--qregress-reason", metavar="TEXT", help="why; kept with the baselines")
     add("--qregress-require", action="store_true", default=None, help="a cell not run or not judged is a failure")
+    add(
+        "--qregress-resume", action="store_true", default=None, help="leave cells that a run in --qregress-out finished"
+    )
     add("--qregress-inprocess", action="store_true", default=None, help="no worker process, for --pdb")
 
 

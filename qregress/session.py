@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
 
-from qregress.config import EVERYTHING, Config
+from qregress.config import Config
 from qregress.device_lock import device_lock
 from qregress.errors import StoreError, Unavailable
 from qregress.judge.blame import suspects, told
@@ -18,13 +18,14 @@ from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, Cell
 from qregress.produce.client import Crash, InProcess, OnEvent, Producer, Worker
 from qregress.produce.protocol import Options, Say
-from qregress.record import CellResult, Record, Run
+from qregress.record import CellResult, Record
 from qregress.report.sheet import write_sheet
 from qregress.store.accept import Kind, as_accepted, kind_of, refusal
 from qregress.store.baselines import Store
 from qregress.store.history import accepted_latencies, history
 from qregress.store.refresh import Refresh
-from qregress.store.run import RunFolder, now
+from qregress.store.resume import Earlier, remember, same_options
+from qregress.store.run import RunFolder
 
 StartProducer = Callable[[Options, Path, float], Producer]
 
@@ -42,6 +43,7 @@ class Session:
         run_id: str,
         refresh: Refresh | None = None,
         in_process: bool = False,
+        resume: bool = False,
         on_event: OnEvent,
         start: StartProducer = Worker,
     ) -> None:
@@ -52,6 +54,7 @@ class Session:
         self._refresh = refresh
         self._run_id = run_id
         self._in_process = in_process
+        self._resume = resume
         self._on_event = on_event
         self._start = start
         self._producer: Producer | None = None
@@ -59,6 +62,7 @@ class Session:
         self._workers = 0
         self._opened = False
         self._judged: dict[str, CellResult] = {}
+        self._earlier: Earlier | None = None
 
     def runs_here(self, cell: Cell) -> bool:
         """Whether the cell's pipeline lists the kind of this session's device."""
@@ -85,7 +89,15 @@ class Session:
         Under the device's lock, so that no other run's cell is half-way in it. Once: what is taken over stays so.
         """
         if not self._opened:
-            self.folder.start(self._run_id)
+            options = self._options()
+            if self._resume and same_options(self.folder.root, options):
+                self._earlier = Earlier(self.folder, self.device)
+            elif self._resume:
+                self._on_event(
+                    Say(f"{self.folder.root}: no run there with these metrics, pairs and device: all is run")
+                )
+            self.folder.start(self._run_id, keep=self._earlier is not None)
+            remember(self.folder.root, options)
             self._opened = True
 
     def _say_waiting(self) -> None:
@@ -98,13 +110,18 @@ class Session:
             self._producer = None
 
     def _judge(self, cell: Cell) -> CellResult:
+        record = self._earlier.standing(cell) if self._earlier is not None else None
+        stands = record is not None
         self.folder.mark_started(cell.id)
-        record = self._record(cell)
+        record = record or self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
         past, result = self._compared(cell, record, reference)
-        if past is not None and record.status == "ran":
-            result = self._remembered(cell, record, reference, past, result)
-        result = self._blamed(cell, record, reference, result)
+        if stands:
+            result = msgspec.structs.replace(result, notes=(*result.notes, "measured by the run that was resumed"))
+        else:
+            if past is not None and record.status == "ran":
+                result = self._remembered(cell, record, reference, past, result)
+            result = self._blamed(cell, record, reference, result)
         if record.draws:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
@@ -236,9 +253,10 @@ class Session:
             self._pipeline = cell.pipeline.name
         return self._producer
 
-    def _new_producer(self, cell: Cell) -> Producer:
+    def _options(self) -> Options:
+        """How cells are produced."""
         run, metrics = self.config.run, self.config.metrics
-        options = Options(
+        return Options(
             device=self.device,
             out=str(self.folder.root),
             lpips=metrics.lpips,
@@ -246,11 +264,13 @@ class Session:
             pairs=run.latency_pairs,
             time_s=run.latency_time_s,
         )
+
+    def _new_producer(self, cell: Cell) -> Producer:
         if self._in_process:
-            return InProcess(options)
+            return InProcess(self._options())
         self._workers += 1
         log = self.folder.logs / f"{cell.pipeline.name}-{self._workers}.log"
-        return self._start(options, log, run.deadline_s)
+        return self._start(self._options(), log, self.config.run.deadline_s)
 
     def _resolve(self, cell: Cell) -> tuple[float, ...]:
         """The latency ratios between which this cell's samples must decide."""
@@ -271,62 +291,4 @@ class Session:
             message=message,
             log=log,
             seconds=seconds,
-        )
-
-
-class RunWriter:
-    """Keeps ``run.json`` true after every cell, so that an interrupted run leaves a valid one, marked incomplete."""
-
-    def __init__(
-        self, folder: RunFolder, order: list[str], *, commit: str | None = None, selection: str = EVERYTHING
-    ) -> None:
-        self._folder = folder
-        self._commit = commit
-        self._selection = selection
-        self._order = order
-        self._started = now()
-        self._results: dict[str, CellResult] = {}
-        self._not_run: dict[str, str] = {}
-
-    @property
-    def results(self) -> list[CellResult]:
-        """Judged cells in the matrix's order."""
-        rank = {cell_id: index for index, cell_id in enumerate(self._order)}
-        return sorted(self._results.values(), key=lambda result: rank.get(result.id, len(rank)))
-
-    @property
-    def not_run(self) -> dict[str, str]:
-        """Cells that were not run, and why."""
-        missing = {result.id: result.message or "" for result in self.results if result.status == "not-run"}
-        return self._not_run | missing
-
-    def skip(self, cell_id: str, reason: str) -> None:
-        """Count a cell that is not run."""
-        self._not_run[cell_id] = reason
-
-    def add(self, result: CellResult) -> None:
-        """Take one more judged cell."""
-        self._results[result.id] = result
-        self.write(complete=False)
-
-    def take_back(self, note: str, but: Collection[str] = ()) -> None:
-        """What was marked has not become a baseline after all, ``but`` some cells."""
-        for cell, result in self._results.items():
-            if result.accepted is not None and cell not in but:
-                self._results[cell] = msgspec.structs.replace(result, accepted=None, notes=(*result.notes, note))
-
-    def write(self, *, complete: bool) -> None:
-        """Write ``run.json``."""
-        record = next((r for cell in self._results if (r := self._folder.record(cell)) and r.fingerprint), None)
-        self._folder.write_run(
-            Run(
-                fingerprint=record.fingerprint if record is not None else None,
-                started=self._started,
-                finished=now() if complete else None,
-                complete=complete,
-                commit=self._commit,
-                selection=self._selection,
-                not_run=self.not_run,
-                cells=tuple(self.results),
-            )
         )

@@ -39,6 +39,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--refresh", metavar="MODE", help="make cells baselines: missing, failing or all")
     parser.add_argument("--reason", metavar="TEXT", help="why; kept with the baselines")
     parser.add_argument("--require", action="store_true", help="a cell that is not run or not judged is a failure")
+    parser.add_argument("--resume", action="store_true", help="leave cells that a run in --out has finished")
     parser.add_argument("--inprocess", action="store_true", help="no worker process; a crash ends everything")
     parser.set_defaults(act=act)
 
@@ -70,6 +71,7 @@ def act(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in names}
     arguments += [f"--qregress-{name}={value}" for name, value in given.items() if value is not None]
     arguments += ["--qregress-require"] if options.require else []
+    arguments += ["--qregress-resume"] if options.resume else []
     arguments += ["--qregress-inprocess"] if options.inprocess else []
     arguments += ["-x"] if options.exitfirst else []
     arguments += ["-k", options.k] if options.k else []

@@ -22,10 +22,11 @@ from qregress.produce.client import Worker
 from qregress.produce.protocol import Say
 from qregress.record import CellResult
 from qregress.report import terminal
-from qregress.session import RunWriter, Session, StartProducer
+from qregress.session import Session, StartProducer
 from qregress.store import refresh
 from qregress.store.author import commit
 from qregress.store.baselines import Store
+from qregress.store.writer import RunWriter
 from qregress.units import format_bytes
 
 DEFAULT_OUT = Path(".qregress") / "latest"
@@ -61,6 +62,7 @@ class PytestSession:
             run_id=config.stash[RUN_ID],
             refresh=wanted,
             in_process=bool(self._option("qregress_inprocess")),
+            resume=bool(self._option("qregress_resume")),
             on_event=self._screen.on_event,
             start=self._starter(),
         )

@@ -179,7 +179,8 @@ class Bench:
         pristine, trained = self._trained(cell, self._unquantized.load(setting.dtype))
         planned = plans(pristine, setting)
         self._emit(Progress(cell.id, "quantize", 0, 1))
-        changed, quantizing = watch(lambda: quantized(pristine, setting), options.device)
+        with self._unquantized.spent.on("quantize"):
+            changed, quantizing = watch(lambda: quantized(pristine, setting), options.device)
         pipeline = assemble(pristine, changed | copied(pristine, setting))
         loading = loaded(modules(pipeline), changed, quantizing, options.device)
 
@@ -334,6 +335,7 @@ class Bench:
                 "prompts": cell.workload.prompts,
                 "fingerprint": fingerprint(self._options.device),
                 "seconds": time.perf_counter() - start,
+                "spent": self._unquantized.spent.take(),
                 **fields,
             }
         )

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib import metadata
-from pathlib import Path
 
 import torch
 from msgspec import UNSET
 
+from qregress.machine import cpuinfo, versions
 from qregress.record import Fingerprint
-
-PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "torchmetrics", "open_clip_torch", "qregress")
-
 
 #: Instructions beyond the vector width for which torch and oneDNN have kernels of their own, with other rounding.
 _FLAGS = {
@@ -35,7 +31,7 @@ def fingerprint(device: str) -> Fingerprint:
         device_name=name,
         device_bytes=size,
         threads=torch.get_num_threads(),
-        packages={package: found for package in PACKAGES if (found := _version(package)) is not None},
+        packages=versions(),
         device_class=device_class(device),
         host=_cpu()[0] if device.startswith("cuda") else UNSET,
     )
@@ -49,20 +45,13 @@ def device_class(device: str) -> str:
     if device.startswith("cuda"):
         name, size = _cuda(device)
         return f"cuda-{_slug(name)}-{size // 1024**3}gib"
-    here = set(_cpuinfo("flags").split())
+    here = set(cpuinfo("flags").split())
     flags = [name for name, any_of in _FLAGS.items() if here.intersection(any_of)]
     return "-".join(["cpu", platform.machine(), _slug(torch.backends.cpu.get_cpu_capability()), *flags])
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cuda(device: str) -> tuple[str, int]:
@@ -72,16 +61,6 @@ def _cuda(device: str) -> tuple[str, int]:
 
 def _cpu() -> tuple[str, int]:
     """Model and instruction set, which decides the kernels."""
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    name = cpuinfo("model name") or platform.processor() or platform.machine()
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})", size
-
-
-def _cpuinfo(key: str) -> str:
-    """A line of the first processor in Linux's table; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""

@@ -63,13 +63,14 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
     """From the caching allocator's own counters, cached blocks given back first."""
     with _no_collector():
         torch.cuda.synchronize(device)
-        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - else whichever cell comes first is said to hold them
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - else whichever cell comes first holds them
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         result = action()
         gc.collect()
         torch.cuda.synchronize(device)
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - a process' scratch, the same for every cell
         peak = torch.cuda.max_memory_allocated(device) - before
         left = torch.cuda.memory_allocated(device) - before
         return result, Window(peak=peak, left=left, reserved=torch.cuda.max_memory_reserved(device))

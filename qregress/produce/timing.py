@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -17,6 +19,28 @@ _RELATIVE_WIDTH = 0.05
 #: The interval is looked at again after so many times more pairs: a look after each pair would end as soon as chance
 #: moves it past a limit once.
 _LOOK_AGAIN = 1.5
+
+
+class Spent:
+    """Where the seconds of a cell go: loading, quantizing, calls of the pipeline. What is left is qregress' own."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Add the wall time of something. What is queued on a device at its end belongs to whatever waits for it."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[what] += time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        """What came together since the last time."""
+        taken = dict(self._seconds)
+        self._seconds.clear()
+        return taken
 
 
 def synchronize(device: str) -> None:

@@ -17,6 +17,7 @@ from qregress.pipelines.families import final_projection
 from qregress.pipelines.folder import Described
 from qregress.produce import files
 from qregress.produce.generate import Generated, OnStep, call_arguments, drawn_latents, generate, join
+from qregress.produce.timing import Spent, synchronize
 from qregress.produce.variant import assemble
 from qregress.record import Asked
 from qregress.store.run import RunFolder
@@ -28,6 +29,7 @@ class Unquantized:
     def __init__(self, pipeline: Pipeline, device: str, out: RunFolder) -> None:
         found = pipelines.find(pipeline)
         self.source = msgspec.structs.replace(found, call=found.call | pipeline.call)
+        self.spent = Spent()
         self._device = device
         self._out = out
         self._pristine: dict[str, DiffusionPipeline] = {}
@@ -38,7 +40,9 @@ class Unquantized:
     def load(self, dtype: str) -> DiffusionPipeline:
         """The pipeline in one compute dtype; never to be modified."""
         if dtype not in self._pristine:
-            loaded = pipelines.load(self.source, dtype, self._device)
+            with self.spent.on("load"):
+                loaded = pipelines.load(self.source, dtype, self._device)
+                synchronize(self._device)
             for other in self._pristine.values():
                 check_apart(loaded, other)
             self._pristine[dtype] = loaded
@@ -62,7 +66,8 @@ class Unquantized:
         on_step: OnStep | None = None,
     ) -> Generated:
         """Call a pipeline of this source, quantized or not, for some prompts of a workload: see ``generate``."""
-        return generate(pipeline, self.source, workload, prompts, initial, on_step)
+        with self.spent.on("calls"):  # which end with images on the host
+            return generate(pipeline, self.source, workload, prompts, initial, on_step)
 
     def fitted(self, cell: Cell) -> Cell:
         """With components in place of roles, where those are known only now that the pipeline is loaded."""

@@ -20,6 +20,7 @@ class Record(Data, frozen=True, kw_only=True):
     layer, by component. ``beside``: scores against the FP16 reference, where ``scores`` are against the unquantized
     pipeline in the setting's own dtype. ``calibrated``: from how many prompts, the workload's first with their own
     seeds, scales of activations were taken. ``trained``: what training did to denoisers. ``UNSET``: not asked for.
+    ``seconds``: wall time of all of it; ``spent``: of that on ``load``, ``quantize`` and ``calls`` of the pipeline.
     ``source``: of a repository its commit, of random weights their seed.
     """
 
@@ -46,6 +47,7 @@ class Record(Data, frozen=True, kw_only=True):
     asked: Asked | None = None
     noise: Noise | None = None
     seconds: float = 0.0
+    spent: dict[str, float] | UnsetType = UNSET
     frames: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     fidelity: dict[str, tuple[LayerFidelity, ...]] | UnsetType = UNSET
     beside: Scores | UnsetType = UNSET

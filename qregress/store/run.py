@@ -17,6 +17,7 @@ from qregress.store.atomic import locked, write_atomic
 _MARK = ".qregress-run"
 _PROBE = ".qregress-probe-"
 _STARTED = ".started"
+_RESULT = "result.json"
 _HINT = "; choose another folder with --qregress-out"
 
 
@@ -27,10 +28,11 @@ class RunFolder:
         self.root = root
         self._run_id: str | None = None
 
-    def start(self, run_id: str) -> None:
+    def start(self, run_id: str, *, keep: bool = False) -> None:
         """Make it empty for a new run; for a process that joins the same run (xdist) do nothing.
 
-        A folder that is not a run's is never emptied. It has a valid ``run.json`` from here on, whatever ends the run.
+        ``keep``: leave what the run that was there has measured, for ``store/resume.py``; its verdicts go. A folder
+        that is not a run's is never emptied. It has a valid ``run.json`` from here on, whatever ends the run.
         Raises ``ConfigError`` with one line.
         """
         self.check()
@@ -42,7 +44,7 @@ class RunFolder:
                 if self.belongs_to(run_id):
                     return
                 self.root.mkdir(exist_ok=True)
-                for path in {*self.root.iterdir()} - {mark}:  # kept, so that a kill here leaves a run's folder
+                for path in self._judged() if keep else {*self.root.iterdir()} - {mark}:  # a kill leaves a run's folder
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)
                     else:
@@ -50,6 +52,10 @@ class RunFolder:
                 mark.write_text(run_id, encoding="utf-8")
                 (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
                 self.write_run(Run(started=now()))
+
+    def _judged(self) -> list[Path]:
+        """What says of cells that they were judged, or begun."""
+        return [path for name in (_RESULT, _STARTED) for path in self.root.glob(f"cells/*/*/*/{name}")]
 
     def belongs_to(self, run_id: str) -> bool:
         """Whether that run has started here, and no other one since."""
@@ -91,11 +97,11 @@ class RunFolder:
 
     def result(self, cell_id: str) -> CellResult | None:
         """The judged cell, ``None`` where there is none."""
-        return _maybe(self.cell(cell_id) / "result.json", CellResult)
+        return _maybe(self.cell(cell_id) / _RESULT, CellResult)
 
     def write_result(self, result: CellResult) -> None:
         """Keep a judged cell."""
-        write_atomic(self.cell(result.id) / "result.json", encode(result))
+        write_atomic(self.cell(result.id) / _RESULT, encode(result))
 
     def write_run(self, run: Run) -> None:
         """Keep ``run.json``."""
@@ -120,6 +126,10 @@ class RunFolder:
         except FileExistsError:
             why = "interrupted before it had a verdict, and not tried again in the same run"
             raise Refused(f"{cell_id}: {why}") from None
+
+    def clear(self, cell_id: str) -> None:
+        """Forget what an earlier part of this run left of a cell."""
+        shutil.rmtree(self.cell(cell_id), ignore_errors=True)
 
     def was_started(self, cell_id: str) -> bool:
         """Whether its production has begun in this run."""

@@ -6,7 +6,7 @@ its images), ``"black"`` (the sanity check finds that), ``"missed"`` (a module t
 (its reference gave other bits), ``"noise": "crash"`` (or ``"interrupt"``, ``"decline"``), ``"blame"`` likewise. Every
 cell produced adds a line to ``produced.txt``, and one with the id of its process to ``processes.txt``; every noise
 floor measured one to ``noise.txt``, every blame found one to ``blame.txt``, every producer that was ended one to
-``closed.txt``.
+``closed.txt``. What all cells have is under ``"*"``: ``"source"``, the digest of their pipeline.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from PIL import Image
 
+from qregress import machine
 from qregress.errors import Unavailable
 from qregress.matrix import Cell, canonical
 from qregress.produce.client import Crash, OnEvent
@@ -130,10 +131,10 @@ class FakeProducer:
             python="3",
             platform="test",
             device="cpu",
-            device_name="none",
+            device_name=machine.device_name(self._device),
             device_bytes=0,
             threads=1,
-            packages={},
+            packages=machine.versions(),
             device_class=mine.get("device_class", "cpu-test"),
         )
         record = Record(
@@ -168,7 +169,7 @@ class FakeProducer:
             latents_sha256=mine.get("latents", "0" * 64),
             images_sha256=hashlib.sha256(mine.get("color", "red").encode()).hexdigest(),
             asked=Asked(
-                source_sha256=mine.get("source", "2" * 64),
+                source_sha256=mine.get("source") or _behaviour().get("*", {}).get("source", "2" * 64),
                 call={},
                 setting=canonical(cell.setting) if not reference else {},
                 workload=canonical(cell.workload),
