@@ -65,7 +65,7 @@ def test_leaves_nothing_but_results(command: Command) -> None:
     before = {path.name for path in command.project.path.iterdir()}
     command()
     made = {path.name for path in command.project.path.iterdir()} - before
-    assert made == {".qregress", "processes.txt", "produced.txt"}
+    assert made == {".qregress", "processes.txt", "produced.txt", "closed.txt"}
 
 
 def test_failure(command: Command) -> None:
