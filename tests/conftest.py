@@ -17,9 +17,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Real runs go to one process, as one at a time measures on a device; the others have the rest."""
+    """A module's tests go to one process, whose fixtures they share."""
     if config.getoption("dist") != "load":
         return None
-    from tests.together import Together
+    from tests.in_order import InOrder
 
-    return Together(config, log, REAL_RUNS)
+    return InOrder(config, log)

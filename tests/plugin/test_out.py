@@ -14,7 +14,7 @@ def test_default(project: Project) -> None:
     before = {path.name for path in project.path.iterdir()}
     project.run("-p", "no:cacheprovider")
     made = {path.name for path in project.path.iterdir()} - before - {"__pycache__"}
-    assert made == {".qregress", "processes.txt", "produced.txt"}
+    assert made == {".qregress", "processes.txt", "produced.txt", "closed.txt"}
     assert [path.name for path in (project.path / ".qregress").iterdir()] == ["latest"]
     assert (project.path / ".qregress" / "latest" / ".gitignore").read_text() == "*\n"
 

@@ -62,7 +62,11 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Runner:
-    """Starts ``qregress run`` in a folder of its own."""
+    """Starts ``qregress run`` in a folder of its own.
+
+    It does not wait for whoever else measures on this machine: what is asserted of time here is a ratio of calls in
+    turn, by a factor of two, and most of a run's time is one thread's, importing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +90,9 @@ class Runner:
         fewer = "" if steps is None else f"steps = {steps}"
         head = HEAD.format(deadline=deadline, pairs=pairs, count=count, store=store, pipeline=pipeline, steps=fewer)
         path.write_text(head + config, encoding="utf-8")
-        environment = os.environ | (variables or {})
+        locks = self.folder / "tmp"
+        locks.mkdir(exist_ok=True)
+        environment = os.environ | {"TMPDIR": str(locks)} | (variables or {})
         if overlay is not None:
             before = environment.get("PYTHONPATH")  # what is tested may come from there
             environment["PYTHONPATH"] = f"{overlay}{os.pathsep}{before}" if before else str(overlay)
