@@ -1,0 +1,124 @@
+"""What qregress costs beside the way it is done by hand: a script that starts a process for each cell.
+
+    python benchmarks/by_hand.py --config studies/h100.toml --device cuda -k "pixart-sigma and bs1"
+
+Runs the same cells both ways, with the same number of timed calls: first `qregress run`, then for each cell a process
+that loads, quantizes, generates once for memory and warmth, and times its calls. Of both it prints the wall time, what of
+it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress calls the
+reference beside every cell, which is in its calls; a script has it once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from qregress import config
+from qregress.matrix import Cell
+from qregress.store.run import RunFolder
+
+WORK = ("load", "quantize", "calls")
+
+
+def main() -> None:
+    """Run both ways and print them beside each other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("-k", default="")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    loaded = config.load(options.config)
+    if options.one:
+        print(
+            json.dumps(by_hand(msgspec.json.decode(options.one, type=Cell), options.device, loaded.run.latency_pairs))
+        )
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mine, done = _qregress(options, Path(folder))
+    other = _processes(options, [cell for cell in loaded.cells() if cell.id in done])
+    print(f"{len(done)} cells, {loaded.run.latency_pairs} timed calls each\n")
+    print("| | wall s | load | quantize | calls | rest |\n|---|---|---|---|---|---|")
+    for name, found in (("qregress run", mine), ("a process for each cell", other)):
+        rest = found["wall"] - sum(found[part] for part in WORK)
+        print(f"| {name} | {found['wall']:.1f} | {' | '.join(f'{found[part]:.1f}' for part in WORK)} | {rest:.1f} |")
+
+
+def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, float], set[str]]:
+    """Seconds of a run, and its cells."""
+    command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
+    command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = {"wall": time.perf_counter() - start} | dict.fromkeys(WORK, 0.0)
+    cells = set()
+    for path in (folder / "out" / "cells").glob("*/*/*/record.json"):
+        cell = path.parent.relative_to(folder / "out" / "cells").as_posix()
+        record = RunFolder(folder / "out").record(cell)
+        if record is not None and record.spent:
+            cells.add(cell)
+            for part in WORK:
+                found[part] += record.spent.get(part, 0.0)
+    return found, cells
+
+
+def _processes(options: argparse.Namespace, cells: list[Cell]) -> dict[str, float]:
+    """Seconds of a process for each cell, one after the other."""
+    found = dict.fromkeys(("wall", *WORK), 0.0)
+    for cell in cells:
+        asked = msgspec.json.encode(cell).decode()
+        command = [sys.executable, __file__, f"--config={options.config}", f"--device={options.device}", "--one", asked]
+        start = time.perf_counter()
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        found["wall"] += time.perf_counter() - start
+        for part, seconds in json.loads(told).items():
+            found[part] += seconds
+    return found
+
+
+def by_hand(cell: Cell, device: str, calls: int) -> dict[str, float]:
+    """What such a script does, with the libraries alone; only loading goes through qregress, for ``random:``."""
+    import torch
+    from optimum.quanto import freeze, qfloat8, qint4, qint8, quantize
+
+    from qregress import pipelines
+
+    kinds = {"float8": qfloat8, "int8": qint8, "int4": qint4}
+    torch.set_grad_enabled(False)
+
+    def wait() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    start = wait()
+    source = pipelines.find(cell.pipeline)
+    pipeline = pipelines.load(source, cell.setting.dtype, device)
+    loaded = wait()
+    if cell.setting.fuse_qkv:
+        pipeline.transformer.fuse_qkv_projections()
+    for name, kind in cell.setting.weights.items():
+        quantize(getattr(pipeline, name), weights=kinds[kind], exclude=list(cell.setting.exclude) or None)
+        freeze(getattr(pipeline, name))
+    quantized = wait()
+    prompts = list(cell.workload.prompts[: cell.workload.batch_size])
+    for _ in range(1 + calls):
+        pipeline(
+            prompt=prompts,
+            generator=[torch.Generator().manual_seed(index) for index in range(len(prompts))],
+            output_type="pt",
+            **(source.call | cell.pipeline.call),
+        )
+        wait()
+    return {"load": loaded - start, "quantize": quantized - loaded, "calls": wait() - quantized}
+
+
+if __name__ == "__main__":
+    main()
