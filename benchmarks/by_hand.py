@@ -3,8 +3,8 @@
     python benchmarks/by_hand.py --config studies/h100.toml --device cuda -k "pixart-sigma and bs1"
 
 Runs the same cells both ways, with the same number of timed calls: first `qregress run`, then for each cell a process
-that loads, quantizes, generates once for memory and warmth, and times its calls. Of both it prints the wall time, what of
-it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress calls the
+that loads, quantizes, generates once for memory and warmth, and times its calls. Of both it prints the wall time, what
+of it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress calls the
 reference beside every cell, which is in its calls; a script has it once.
 """
 
