@@ -1,6 +1,6 @@
-"""docs/study.md: the published tables with what a run of studies/h100.toml measured beside them.
+"""The published tables, with what a run of studies/h100.toml measured beside them.
 
-python studies/published.py runs/h100 > docs/study.md
+python studies/published.py runs/h100 > study.md
 
 Takes a finished run's folder, or an archive of it. A row that was not run is left empty.
 """

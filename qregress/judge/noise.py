@@ -36,7 +36,7 @@ class Floor(msgspec.Struct, frozen=True):
 #: - memory: exact on one set of libraries; between two, an allocator's or a buffer's worth.
 #: - latency: ratios of calm and disturbed runs on one machine (docs/false-alarms.md). Of a CUDA device that is busy all
 #:   the time, as at batch 4 of full-size pipelines, ratios are as steady as busy time.
-#: - busy: of two profiled calls of a full-size PixArt-Sigma on an H100 that ran into its power limit, 0.6 %.
+#: - busy: two profiled calls of a full-size PixArt-Sigma differed by 0.1 to 2.7 % on an H100 at its power limit.
 FLOORS = {
     "lpips": Floor(absolute=0.00005),
     "clip": Floor(absolute=0.001),

@@ -10,8 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 from qregress.errors import ProduceError
 from qregress.produce.timing import synchronize
 
-#: Cell and reference are profiled so often each, A B B A, and the least of each is taken: over two calls of a
-#: full-size PixArt-Sigma on an H100 busy time differed by 0.6 %, where wall time of the same calls spread by 14 %.
+#: Cell and reference are profiled so often each, A B B A, and the least of each is taken: two calls of a
+#: full-size PixArt-Sigma on an H100 differed by 0.1 to 2.7 %, where wall times of the same cell were up to 1.9 apart.
 PROFILED = 2
 _CUDA = DeviceType.CUDA
 
