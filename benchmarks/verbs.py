@@ -1,7 +1,8 @@
 """How long the verbs that read finished runs take: 60 cells, 8 prompts each, images of 128 px, 4 references.
 
-Each verb is a process of its own, beside a bare one (``python -c pass``) of the same round, so that a slow machine
-shows as one. Wall and CPU seconds; the best of the rounds, as noise only ever adds. ``--json`` for a machine to read.
+Each verb is a process of its own, beside a bare one (``python -c pass``) and a loop of fixed length of the same round,
+so that a slow machine shows as one. Wall and CPU seconds; the best of the rounds, as noise only ever adds. ``--json``
+for a machine to read.
 
     python benchmarks/verbs.py [--rounds N] [--json]
 """
@@ -26,8 +27,10 @@ from tests.store_making import write_matrix, write_matrix_run  # noqa: E402 - of
 
 SETTINGS, WORKLOADS, PROMPTS, SIZE = 14, 4, 8, 128
 BARE = "bare"
+LOOP = "loop"
 VERBS: dict[str, Sequence[str]] = {
     BARE: ("-c", "pass"),
+    LOOP: ("-c", "sum(sorted((n, -n))[0] for n in range(1_500_000))"),
     "judge": ("-m", "qregress", "judge", "second"),
     "accept": ("-m", "qregress", "accept", "second", "--reason=benchmark"),
     "compare": ("-m", "qregress", "compare", "first", "second"),

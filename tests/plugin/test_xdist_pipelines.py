@@ -10,10 +10,11 @@ from tests.plugin.project import ALPHA, Project
 
 _BETA = ALPHA.replace("alpha", "beta")
 _ORDINARY = """
-import os, pathlib, pytest
+import os, pathlib, time, pytest
 
 @pytest.mark.parametrize("n", range(40))
 def test_ordinary(n):
+    time.sleep(0.05)  # longer than a busy machine keeps one process waiting
     with pathlib.Path(__file__).with_name("ordinary.txt").open("a") as stream:
         stream.write(f"{os.getpid()}\\n")
 """

@@ -14,13 +14,17 @@ from tests.store_making import write_matrix, write_matrix_run
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-SECONDS = 2.0  # measured on two calm cores: judge 0.7, accept 1.3, compare 0.8; on two busy ones as much CPU time
+SECONDS = (
+    2.0  # measured on two calm cores: judge 1.0, accept 1.6, compare 1.1; on two busy ones up to half as much again
+)
+LOOP = 0.53  # the benchmark's loop of fixed length on those calm cores
 
 
 def test_verbs_are_quick() -> None:
     """Given 60 cells of 8 prompts, when they are judged, accepted or compared, then each process takes two seconds.
 
-    Of the processor, the best of three: wall time would measure what else runs here.
+    Of the processor, the best of three: wall time would measure what else runs here. On a processor that takes longer
+    for a loop of fixed length, in the same rounds, two seconds are so much more.
     """
     best: dict[str, float] = {}
     for _ in range(3):
@@ -29,11 +33,16 @@ def test_verbs_are_quick() -> None:
         assert done.returncode == 0, done.stderr
         for verb, (_, spent) in json.loads(done.stdout).items():
             best[verb] = min(spent, best.get(verb, spent))
-        if max(best.values()) <= SECONDS:
+        if _slowest(best) <= SECONDS:
             break
-    assert set(best) == {"bare", "judge", "accept", "compare", "orphans"}
-    assert max(best.values()) <= SECONDS, best
+    assert set(best) == {"bare", "loop", "judge", "accept", "compare", "orphans"}
+    assert _slowest(best) <= SECONDS, best
     assert best["accept"] > best["bare"]  # it was accept that was measured
+
+
+def _slowest(spent: dict[str, float]) -> float:
+    """Seconds of the slowest verb, on a processor as fast as that which the bar was set on."""
+    return max(spent[verb] for verb in ("judge", "accept", "compare", "orphans")) / max(1.0, spent["loop"] / LOOP)
 
 
 LOADED = """
