@@ -46,8 +46,8 @@ class Limits(msgspec.Struct, frozen=True):
     relative L2. ``motion``, ``motion_worst``: relative L2 of what changes from frame to frame of a video. ``memory``,
     ``memory_peak``: bytes or a factor. ``disk``: of the files of a round trip, bytes or a factor of what the same
     components of the reference store. ``latency``, ``busy``: seconds or a factor, of whole calls and of what a CUDA
-    device was busy in them. ``device``: a pattern of device classes; the
-    table's limits in bytes and seconds bind only there.
+    device was busy in what was profiled of them. ``device``: a pattern of device classes; the table's limits in bytes
+    and seconds bind only there.
     """
 
     limits: dict[str, Limit]

@@ -57,7 +57,7 @@ def busy(record: Record, history: History) -> Check | None:
         return gone(name, history, lambda _: was is not None)
     if entry is None or was is None:
         return new(name, history)
-    why = _another_device(record, entry)
+    why = _another_device(record, entry) or _other_steps(timing, old)
     if why is not None:
         return Check(name=name, verdict="void", value=now, why=why)
     added = busy_margin(was)
@@ -71,6 +71,13 @@ def busy(record: Record, history: History) -> Check | None:
         why=f"busy {now:.3f}x as long as the reference, limit {limit:.3f}x ({added.basis})",
         better=now < was - added.value,
     )
+
+
+def _other_steps(timing: Timing, old: Timing | None) -> str | None:
+    if old is None or old.busy_steps == timing.busy_steps:
+        return None
+    then, now = (f"{steps} steps" if steps else "whole calls" for steps in (old.busy_steps, timing.busy_steps))
+    return f"accepted of {then}, profiled over {now}: their ratios are not comparable"
 
 
 def _another_device(record: Record, entry: Entry) -> str | None:

@@ -95,6 +95,7 @@ def _latency(record: Record) -> LatencySummary | None:
         ratio_low=found.low if found else None,
         ratio_high=found.high if found else None,
         busy_s=min(timing.busy_s) if timing.busy_s else UNSET,
+        busy_steps=timing.busy_steps,
         busy_ratio=_or_unset(timing.busy_ratio),
         host_bound=_or_unset(timing.host_bound),
         stages=timing.stages,
@@ -184,7 +185,8 @@ def _waiting(timing: Timing | None) -> list[str]:
         return []
     beside = f", {timing.busy_ratio:.3f}x its reference" if timing.busy_ratio is not None else ""
     least = units.format_seconds(min(timing.busy_s))
-    return [f"the device waits for its host in {share:.0%} of a call; it is busy for {least}{beside}"]
+    what = f"text encoding and {timing.busy_steps} steps" if timing.busy_steps else "a call"
+    return [f"the device waits for its host in {share:.0%} of {what}; it is busy for {least}{beside}"]
 
 
 def _left_by_fusing(record: Record) -> list[str]:

@@ -23,7 +23,7 @@ from qregress.produce.disturbance import disturbances
 from qregress.produce.execution import copied, is_placed, place, unable
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, OnStep, call_arguments, join
-from qregress.produce.latency import latency_pass
+from qregress.produce.latency import Calls, latency_pass
 from qregress.produce.memory import Window, account, loaded, watch
 from qregress.produce.noise import measure
 from qregress.produce.profiling import device_busy
@@ -32,7 +32,6 @@ from qregress.produce.protocol import Event, Options, Progress, Say
 from qregress.produce.residence import HostCopies
 from qregress.produce.roundtrip import roundtrip
 from qregress.produce.shortage import explained
-from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import timed
 from qregress.produce.training import train
 from qregress.produce.unquantized import Unquantized
@@ -47,12 +46,15 @@ Emit = Callable[[Event], None]
 class Bench:
     """Runs cells of one pipeline on one device and writes their records."""
 
-    def __init__(self, pipeline: Pipeline, options: Options, emit: Emit) -> None:
+    def __init__(
+        self, pipeline: Pipeline, options: Options, emit: Emit, on_load: Callable[[], None] = lambda: None
+    ) -> None:
+        """``on_load`` is called once, when the pipeline is there and nothing has been made with it."""
         settle()
         self._options = options
         self._emit = emit
         self._out = RunFolder(Path(options.out))
-        self._unquantized = Unquantized(pipeline, options.device, self._out)
+        self._unquantized = Unquantized(pipeline, options.device, self._out, on_load)
         self._host = HostCopies(options.device)
         self._last: tuple[str, DiffusionPipeline, Generated, Generated] | None = None
         if self._unquantized.source.trained:
@@ -135,19 +137,18 @@ class Bench:
         initial = self._unquantized.initial(pipeline, workload)
         batches = workload.batches()
         first, window = self._watch(cell, pipeline, batches[0], initial)
+        calls = self._calls(pipeline, workload, initial)
         parts: list[Generated] = []
 
         def run(batch: range) -> None:
-            parts.append(self._staged(pipeline, workload, initial, marks, batch))
+            parts.append(calls(batch))
 
         samples = []
-        marks: list[Marks] = []
         with disturbances(self._options.device) as disturbed:
             for index, batch in enumerate(batches):
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
-        again = partial(self._unquantized.call, pipeline, workload, batches[0], initial)
-        busy = device_busy(again, self._options.device)
+        busy = device_busy(calls.beginning(batches[0]), self._options.device)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
         kept = files.save_generated(self._out.cell(cell.id), made, initial)
@@ -161,8 +162,9 @@ class Bench:
             memory=account(modules(pipeline), window, self._options.device),
             timing=Timing(
                 samples_s=tuple(samples[: len(workload.timed_batches())]),
-                busy_s=busy or UNSET,
-                stages=typical(marks) or UNSET,
+                busy_s=busy.cell or UNSET,
+                busy_steps=busy.steps,
+                stages=calls.stages,
                 disturbed=disturbed.told() or UNSET,
             ),
             scores=scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained),
@@ -203,13 +205,12 @@ class Bench:
             place(pipeline, setting, options.device, lambda text: self._emit(Say(text)))
             run(pipeline, first_batch)
         reference = self._unquantized.pipeline("float16")
-        marks: list[Marks] = []
         first, window = self._watch(cell, pipeline, first_batch, initial)
         if options.device.startswith("cuda"):
             run(reference, first_batch)  # its weights were on the host meanwhile
         passed = latency_pass(
-            partial(self._staged, pipeline, workload, initial, marks),
-            partial(self._staged, reference, workload, initial, []),
+            self._calls(pipeline, workload, initial),
+            self._calls(reference, workload, initial),
             expected,
             workload,
             options,
@@ -242,7 +243,7 @@ class Bench:
             repeatable=passed.repeatable and first.equals(passed.made.rows(first_batch)),
             reference_repeatable=passed.reference_repeatable,
             memory=memory,
-            timing=msgspec.structs.replace(passed.timing, stages=typical(marks) or UNSET),
+            timing=passed.timing,
             coverage=proof.coverage,
             fidelity=proof.fidelity,
             roundtrip=trip,
@@ -252,14 +253,11 @@ class Bench:
             beside=self._score(cell, passed.made, expected) if gated is not expected else UNSET,
         )
 
-    def _staged(
-        self, pipeline: DiffusionPipeline, workload: Workload, initial: torch.Tensor, marks: list[Marks], batch: range
-    ) -> Generated:
-        """One call with its stages marked, which is added to ``marks``."""
-        with watched(pipeline, self._options.device) as mine:
-            made = self._unquantized.call(pipeline, workload, batch, initial, mine.on_step)
-        marks.append(mine)
-        return made
+    def _calls(self, pipeline: DiffusionPipeline, workload: Workload, initial: torch.Tensor) -> Calls:
+        def call(batch: range, on_step: OnStep | None) -> Generated:
+            return self._unquantized.call(pipeline, workload, batch, initial, on_step)
+
+        return Calls(pipeline, call, self._options.device)
 
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from qregress.errors import ProduceError
 from qregress.frames import image_names
+from qregress.produce.determinism import available_cores
 from qregress.produce.generate import Generated
 from qregress.store.atomic import write_atomic
 
@@ -30,8 +32,12 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = image_names(len(made.images), "png")
-    for name, image in zip(names, made.images, strict=True):
+
+    def write(name: str, image: torch.Tensor) -> None:
         to_pil_image(image).save(folder / name, compress_level=_FAST)
+
+    with ThreadPoolExecutor(available_cores()) as threads:  # deflating lets other threads run
+        list(threads.map(write, names, made.images))
     tensors = {"latents": made.latents.contiguous(), "trajectory": made.trajectory, "finite": made.finite}
     if initial is not None:
         tensors["initial"] = initial

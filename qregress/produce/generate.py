@@ -96,6 +96,28 @@ def _observed(scheduler: Any, on_step: OnStep | None) -> Iterator[list[torch.Ten
         del scheduler.step
 
 
+class _Enough(Exception):
+    """A step has been taken after which the rest of a call is not needed."""
+
+
+def call_until(pipeline: DiffusionPipeline, call: Callable[[OnStep], object], enough: Callable[[int], bool]) -> bool:
+    """Call a pipeline and end the call after the first step, of those done so far, that is enough.
+
+    ``call`` calls ``pipeline`` and takes what is to be called after every step. Whether it was ended early.
+    """
+
+    def on_step(done: int) -> None:
+        if enough(done):
+            raise _Enough
+
+    try:
+        call(on_step)
+    except _Enough:
+        pipeline.maybe_free_model_hooks()  # with offloading, what a call does at its end
+        return True
+    return False
+
+
 class _FirstStep(Exception):
     """Carries the latents of a pipeline's first step."""
 

@@ -5,17 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from msgspec import UNSET
+from diffusers import DiffusionPipeline
+from msgspec import UNSET, UnsetType
 
 from qregress.matrix import Workload
 from qregress.produce.disturbance import disturbances
-from qregress.produce.generate import Generated, join
-from qregress.produce.profiling import busy_pairs
+from qregress.produce.generate import Generated, OnStep, call_until, join
+from qregress.produce.profiling import UntilStep, busy_pairs
 from qregress.produce.protocol import Options
+from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import interleave
-from qregress.record import Timing
+from qregress.record import Stages, Timing
 
-Call = Callable[[range], Generated]
+
+class Calls:
+    """Calls of one pipeline, whose stages are marked."""
+
+    def __init__(
+        self, pipeline: DiffusionPipeline, call: Callable[[range, OnStep | None], Generated], device: str
+    ) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._device = device
+        self._marks: list[Marks] = []
+
+    def __call__(self, batch: range) -> Generated:
+        """One call for some prompts."""
+        with watched(self._pipeline, self._device) as marks:
+            made = self._call(batch, marks.on_step)
+        self._marks.append(marks)
+        return made
+
+    def beginning(self, batch: range) -> UntilStep:
+        """One call that ends early, still to be made."""
+        return lambda step: call_until(
+            self._pipeline, lambda on_step: self._call(batch, on_step), lambda done: done >= step
+        )
+
+    @property
+    def stages(self) -> Stages | UnsetType:
+        """The median of each, of all calls that were not ended early; the device must have been waited for."""
+        return typical(self._marks) or UNSET
 
 
 class Passed(msgspec.Struct, frozen=True):
@@ -32,8 +62,8 @@ class Passed(msgspec.Struct, frozen=True):
 
 
 def latency_pass(
-    cell: Call,
-    reference: Call,
+    cell: Calls,
+    reference: Calls,
     expected: Generated,
     workload: Workload,
     options: Options,
@@ -68,9 +98,15 @@ def latency_pass(
             on_pair=compare,
         )
     first = workload.batches()[0]
-    busy, reference_busy = busy_pairs(lambda: cell(first), lambda: reference(first), options.device)
+    busy = busy_pairs(cell.beginning(first), reference.beginning(first), options.device)
     timing = msgspec.structs.replace(
-        timing, disturbed=disturbed.told() or UNSET, busy_s=busy or UNSET, reference_busy_s=reference_busy or UNSET
+        timing,
+        busy_s=busy.cell or UNSET,
+        reference_busy_s=busy.reference or UNSET,
+        busy_steps=busy.steps,
+        stages=cell.stages,
+        reference_stages=reference.stages,
+        disturbed=disturbed.told() or UNSET,
     )
     for batch in workload.batches():
         if batch.start not in seen:

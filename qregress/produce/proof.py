@@ -8,6 +8,7 @@ import msgspec
 from diffusers import DiffusionPipeline
 
 from qregress.matrix import Setting
+from qregress.produce.generate import OnStep, call_until
 from qregress.produce.variant import manifests, modules
 from qregress.quantize import load_backend
 from qregress.quantize.coverage import Plan
@@ -22,17 +23,13 @@ class Proof(msgspec.Struct, frozen=True):
     fidelity: dict[str, tuple[LayerFidelity, ...]]
 
 
-class _Enough(Exception):
-    """Every layer has been called that will be."""
-
-
 def prove(
     pipeline: DiffusionPipeline,
     pristine: DiffusionPipeline,
     setting: Setting,
     planned: dict[str, Plan],
     others: Iterable[DiffusionPipeline],
-    run: Callable[[Callable[[int], None]], object],
+    run: Callable[[OnStep], object],
 ) -> Proof:
     """Draw up manifests, and compare layers over a call.
 
@@ -47,14 +44,7 @@ def prove(
     }
 
     def call(pending: Pending) -> None:
-        def on_step(_: int) -> None:
-            if pending() <= unused:
-                raise _Enough
-
-        try:
-            run(on_step)
-        except _Enough:
-            return
+        call_until(pipeline, run, lambda _: pending() <= unused)
 
     named = list(setting.weights)
     found = examine({name: parts[name] for name in named}, {name: originals[name] for name in named}, backend, call)

@@ -26,12 +26,13 @@ from qregress.store.run import RunFolder
 class Unquantized:
     """One pipeline on one device, loaded once per compute dtype and never modified; and what it has made."""
 
-    def __init__(self, pipeline: Pipeline, device: str, out: RunFolder) -> None:
+    def __init__(self, pipeline: Pipeline, device: str, out: RunFolder, on_load: Callable[[], None]) -> None:
         found = pipelines.find(pipeline)
         self.source = msgspec.structs.replace(found, call=found.call | pipeline.call)
         self.spent = Spent()
         self._device = device
         self._out = out
+        self._on_load = on_load
         self._pristine: dict[str, DiffusionPipeline] = {}
         self._references: dict[str, tuple[Generated, torch.Tensor]] = {}
         self._same_dtypes: dict[tuple[str, str], Generated] = {}
@@ -45,6 +46,8 @@ class Unquantized:
                 synchronize(self._device)
             for other in self._pristine.values():
                 check_apart(loaded, other)
+            if not self._pristine:
+                self._on_load()
             self._pristine[dtype] = loaded
         return self._pristine[dtype]
 

@@ -46,7 +46,8 @@ class Timing(Data, frozen=True, kw_only=True):
     """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair.
 
     ``busy_s``, ``reference_busy_s``: seconds in which a CUDA device was busy, of further calls that were profiled; as
-    above one entry of each is of one pair. ``stages``: of the cell's samples, the median of each. ``disturbed``: what
+    above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps;
+    unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the median of each. ``disturbed``: what
     made the device another one while samples were taken, in words.
     """
 
@@ -54,18 +55,20 @@ class Timing(Data, frozen=True, kw_only=True):
     reference_s: tuple[float, ...] = ()
     busy_s: tuple[float, ...] | UnsetType = UNSET
     reference_busy_s: tuple[float, ...] | UnsetType = UNSET
+    busy_steps: int | UnsetType = UNSET
     stages: Stages | UnsetType = UNSET
+    reference_stages: Stages | UnsetType = UNSET
     disturbed: tuple[str, ...] | UnsetType = UNSET
 
     @property
     def host_bound(self) -> float | None:
-        """The share of a call in which the device waits for its host; ``None`` where busy time is not known."""
-        return _waiting(self.busy_s, self.samples_s)
+        """The share of what was profiled in which the device waits for its host; ``None`` where that is not known."""
+        return self._waiting(self.busy_s, self.samples_s, self.stages)
 
     @property
     def reference_host_bound(self) -> float | None:
         """The same of the reference beside it."""
-        return _waiting(self.reference_busy_s, self.reference_s)
+        return self._waiting(self.reference_busy_s, self.reference_s, self.reference_stages)
 
     @property
     def busy_ratio(self) -> float | None:
@@ -74,9 +77,17 @@ class Timing(Data, frozen=True, kw_only=True):
             return None
         return min(self.busy_s) / min(self.reference_busy_s)
 
-
-def _waiting(busy_s: tuple[float, ...] | UnsetType, samples_s: tuple[float, ...]) -> float | None:
-    return max(0.0, 1 - min(busy_s) / low_quantile(samples_s)) if busy_s and samples_s else None
+    def _waiting(
+        self, busy_s: tuple[float, ...] | UnsetType, samples_s: tuple[float, ...], stages: Stages | UnsetType
+    ) -> float | None:
+        if not busy_s or not samples_s:
+            return None
+        wall = low_quantile(samples_s)
+        if self.busy_steps is not UNSET:
+            if stages is UNSET:
+                return None
+            wall = stages.encode_s + self.busy_steps * stages.step_s
+        return max(0.0, 1 - min(busy_s) / wall)
 
 
 class Problem(Data, frozen=True, kw_only=True):

@@ -32,8 +32,8 @@ class Check(Data, frozen=True, kw_only=True):
 class LatencySummary(Data, frozen=True, kw_only=True):
     """Seconds, and the ratio of low quantiles to the reference's with its interval.
 
-    ``busy_s``: the least that a CUDA device was busy in a call, ``busy_ratio`` that to the reference's; ``host_bound``:
-    the share of a call in which it waits for its host.
+    ``busy_s``: the least that a CUDA device was busy in text encoding and ``busy_steps`` steps (unset: in a call),
+    ``busy_ratio`` that to the reference's; ``host_bound``: the share of that in which it waits for its host.
     """
 
     median_s: float
@@ -43,6 +43,7 @@ class LatencySummary(Data, frozen=True, kw_only=True):
     ratio_low: float | None = None
     ratio_high: float | None = None
     busy_s: float | UnsetType = UNSET
+    busy_steps: int | UnsetType = UNSET
     busy_ratio: float | UnsetType = UNSET
     host_bound: float | UnsetType = UNSET
     stages: Stages | UnsetType = UNSET

@@ -30,6 +30,7 @@ from qregress.record import (
     Restored,
     Run,
     Scores,
+    Stages,
     Timing,
     Trained,
     decode,
@@ -198,3 +199,14 @@ def test_records_cannot_be_changed() -> None:
     record = make_record()
     with pytest.raises(AttributeError):
         record.status = "crashed"  # type: ignore[misc]
+
+
+def test_waiting_for_the_host() -> None:
+    """Given calls of a second, busy for 0.8, then a fifth is the host's; of profiled steps, against their own time."""
+    stages = Stages(encode_s=0.1, step_s=0.08, steps=10, decode_s=0.1)
+    whole = Timing(samples_s=(1.0,), reference_s=(0.8,), busy_s=(0.8, 0.9), reference_busy_s=(0.8,))
+    assert whole.host_bound == pytest.approx(0.2)
+    assert whole.reference_host_bound == 0.0
+    steps = msgspec.structs.replace(whole, busy_steps=5, busy_s=(0.4,), stages=stages)
+    assert steps.host_bound == pytest.approx(0.2)
+    assert steps.reference_host_bound is None  # without stages nobody knows how long five steps take

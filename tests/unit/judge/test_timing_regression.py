@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from qregress.judge.history import History
@@ -53,6 +54,17 @@ def test_a_device_that_waits_for_its_host() -> None:
     found = sure(busy(slower, past))
     assert (found.verdict, found.name) == ("fail", "regression.busy")
     assert found.why == "busy 1.274x as long as the reference, limit 1.216x (accepted 1.158x + 0.058)"
+
+
+def test_other_steps() -> None:
+    """Given busy time of so many steps and of whole calls, then one says nothing of the other."""
+    past, now = on_cuda(2.2, 1.1), on_cuda(2.2, 1.1)
+    assert now.timing is not None
+    now = msgspec.structs.replace(now, timing=msgspec.structs.replace(now.timing, busy_steps=5))
+    assert sure(busy(now, remembered(now))).verdict == "pass"
+    found = sure(busy(now, remembered(past)))
+    assert found.verdict == "void"
+    assert found.why == "accepted of whole calls, profiled over 5 steps: their ratios are not comparable"
 
 
 def test_another_host() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from diffusers import DiffusionPipeline
 
 from qregress.matrix import Workload
 from qregress.produce.generate import Generated, join
-from qregress.produce.latency import Passed, latency_pass
+from qregress.produce.latency import Calls, Passed, latency_pass
 from qregress.produce.protocol import Options
 
 WORKLOAD = Workload(name="w", prompts=("a", "b", "c", "d", "e"), batch_size=1)
@@ -25,10 +26,11 @@ def made(level: int) -> Generated:
 EXPECTED = join([made(100 + index) for index in range(5)])
 
 
-class Pipeline:
-    """Draws a level for each prompt, and remembers which it was asked for."""
+class Pipeline(Calls):
+    """Draws a level for each prompt, and remembers which it was asked for; it has no stages."""
 
     def __init__(self, base: int, wrong: int | None = None) -> None:
+        super().__init__(DiffusionPipeline(), lambda batch, _: self(batch), "cpu")
         self.base, self.wrong = base, wrong
         self.asked: list[int] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qregress.produce.profiling import busy_pairs, covered
+from qregress.produce.profiling import Busy, busy_pairs, covered, device_busy
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,9 @@ def test_kernels_at_once_count_once(spans: list[tuple[int, int]], total: int) ->
 
 def test_a_cpu_has_no_busy_time() -> None:
     """Given a CPU, then nothing is called."""
-    assert busy_pairs(pytest.fail, pytest.fail, "cpu") == ((), ())
+
+    def call(_: int) -> bool:
+        raise AssertionError
+
+    assert busy_pairs(call, call, "cpu") == Busy()
+    assert device_busy(call, "cpu") == Busy()

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import UNSET
 
 from qregress import pipelines
 from qregress.matrix import Workload
-from qregress.produce.generate import generate
+from qregress.produce.generate import Generated, OnStep, generate
+from qregress.produce.latency import Calls
 from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.variant import assemble
 from qregress.record import Stages
@@ -45,6 +47,33 @@ def test_each_component_is_in_its_own_stage(pocket: Any, monkeypatch: pytest.Mon
             generate(pipeline, source, WORKLOAD, [0], torch.zeros(1, 4, 16, 16), marks.on_step)
     # A prompt and the empty one of guidance are encoded one after the other, and denoised together.
     assert typical([marks]) == Stages(encode_s=2.0, step_s=10.0, steps=2, decode_s=100.0)
+
+
+def test_the_beginning_of_a_call(pocket: Any) -> None:
+    """Given a call that is to end at a step, then it does, or at its own end; and neither is among the timed ones."""
+    pipeline, done = assemble(pocket, {}), list[int]()
+
+    def call(batch: range, on_step: OnStep | None) -> Generated:
+        assert on_step is not None
+
+        def step(count: int) -> None:
+            done.append(count)
+            on_step(count)
+
+        return generate(pipeline, source, WORKLOAD, batch, torch.zeros(1, 4, 16, 16), step)
+
+    source = pipelines.check("pocket:pixart-sigma")
+    beginning = Calls(pipeline, call, "cpu").beginning(range(1))
+    assert beginning(1)
+    assert done == [1]
+    assert not beginning(5)
+    assert done == [1, 1, 2]
+    calls = Calls(pipeline, call, "cpu")
+    calls.beginning(range(1))(1)
+    assert calls.stages == UNSET
+    calls(range(1))
+    assert isinstance(calls.stages, Stages)
+    assert calls.stages.steps == 2
 
 
 def test_what_cannot_be_told_apart() -> None:
