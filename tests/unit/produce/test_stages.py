@@ -68,12 +68,12 @@ def test_the_beginning_of_a_call(pocket: Any) -> None:
     assert done == [1]
     assert not beginning(5)
     assert done == [1, 1, 2]
-    calls = Calls(pipeline, call, "cpu")
-    calls.beginning(range(1))(1)
-    assert calls.stages == UNSET
-    calls(range(1))
-    assert isinstance(calls.stages, Stages)
-    assert calls.stages.steps == 2
+    ended, whole = (Calls(pipeline, call, "cpu") for _ in range(2))
+    ended.beginning(range(1))(1)
+    whole(range(1))
+    assert ended.stages is UNSET
+    assert isinstance(whole.stages, Stages)
+    assert whole.stages.steps == 2
 
 
 def test_what_cannot_be_told_apart() -> None:
