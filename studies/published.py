@@ -60,7 +60,7 @@ PUBLISHED = {
 #: Studied without figures.
 BESIDE = {
     "AuraFlow": tuple(
-        Row(f"aura-flow/{setting}/bs1", 0.0, 0.0) for setting in ("reference", "float8", "float8+te", "int8+te")
+        Row(f"aura-flow/{setting}/bs1-10", 0.0, 0.0) for setting in ("reference", "float8", "float8+te", "int8+te")
     )
 }
 _TITLES = (

@@ -63,6 +63,7 @@ class Bench:
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
+        self._unquantized.spent.take()  # a noise floor's calls, say, which belong to no cell's measurement
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         with explained(cell.id, lambda: self._unquantized.loaded, self._options.device):
             if self._out.record(reference.id) is None:
@@ -194,9 +195,10 @@ class Bench:
 
         def proven() -> Proof:
             known = self._unquantized.loaded
-            return prove(
-                pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
-            )
+            with self._unquantized.spent.on("proof"):  # its call as well, most of whose time is comparing
+                return prove(
+                    pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
+                )
 
         proof: Proof | None = None
         if is_placed(setting):

@@ -26,15 +26,23 @@ class Spent:
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._within = False
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Add the wall time of something. What is queued on a device at its end belongs to whatever waits for it."""
-        start = time.perf_counter()
+        """Add the wall time of something. What is queued on a device at its end belongs to whatever waits for it.
+
+        Within something else, it belongs to that.
+        """
+        if self._within:
+            yield
+            return
+        start, self._within = time.perf_counter(), True
         try:
             yield
         finally:
             self._seconds[what] += time.perf_counter() - start
+            self._within = False
 
     def take(self) -> dict[str, float]:
         """What came together since the last time."""

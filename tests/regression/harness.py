@@ -117,6 +117,12 @@ class Runner:
         return self.finish(self.start(config, *arguments, name=name, **options), name)
 
 
+#: The body of optimum-quanto's ``freeze``, for overlays that add to it.
+FREEZE = """        if isinstance(m, QModuleMixin):
+            m.freeze()
+"""
+
+
 class Overlay:
     """A copy of an installed package, made of links, with some lines of some files replaced."""
 

@@ -11,7 +11,7 @@ from qregress import cli, config
 from qregress.produce.bench import Bench
 from qregress.produce.protocol import Options
 from qregress.store.run import RunFolder
-from tests.regression.harness import HEAD, Finished, Overlay, Runner
+from tests.regression.harness import FREEZE, HEAD, Finished, Overlay, Runner
 
 REFERENCE, INT8 = "pixart-sigma/reference/bs1", "pixart-sigma/int8/bs1"
 #: The embedded matrix's own budgets of int8; one pair decides no latency, so there is no budget of it.
@@ -26,9 +26,6 @@ memory = "0.87x"
 """
 PROMPTS = 2
 
-FREEZE = """        if isinstance(m, QModuleMixin):
-            m.freeze()
-"""
 #: One of 87 layers, its scales 2 % too large. On 2 cores of an AMD EPYC, torch 2.15.0, two prompts: mean LPIPS 0.00018
 #: and worst 0.00029 are within the budgets, even below the healthy mean of 0.00020; the final latents' distance is
 #: 0.0261, where healthy int8 has 0.0195 and may have 0.0226.

@@ -13,14 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qregress.record import Blame
-    from tests.regression.harness import Finished, Overlay, Runner
+    from tests.regression.harness import FREEZE, Finished, Overlay, Runner
 
 #: A loss shows as well after six steps as after the pipelines' own.
 STEPS: dict[str, Any] = {"count": 2, "steps": 6}
-
-FREEZE = """        if isinstance(m, QModuleMixin):
-            m.freeze()
-"""
 
 
 def damaged(overlay: Overlay, block: str, factor: str = "1.1") -> Path:

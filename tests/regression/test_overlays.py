@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qregress import config
-from tests.regression.harness import FEW, Finished, Overlay, Runner
+from tests.regression.harness import FEW, FREEZE, Finished, Overlay, Runner
 
 INT8 = '[settings.int8]\nweights = { transformer = "int8" }\n'
 FLOAT8 = '[settings.float8]\nweights = { transformer = "float8" }\n'
@@ -14,9 +14,6 @@ EXCLUDE = '[settings.int8-proj_out]\nweights = { transformer = "int8" }\nexclude
 TYPO = '[settings.typo]\nweights = { transformer = "int8" }\nexclude = ["proj_uot"]\n'
 E5M2 = '[settings.e5m2]\nweights = { transformer = "float8_e5m2" }\n'
 
-FREEZE = """        if isinstance(m, QModuleMixin):
-            m.freeze()
-"""
 QUANTIZE = "    if include is not None:\n        include = [include]"
 
 #: Faults that meet one setting each: T5 is silently skipped, ``exclude`` is swallowed.
