@@ -8,12 +8,13 @@ import pytest
 from msgspec import UNSET
 
 from qregress import config
+from tests.regression.harness import FREEZE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from qregress.record import Blame
-    from tests.regression.harness import FREEZE, Finished, Overlay, Runner
+    from tests.regression.harness import Finished, Overlay, Runner
 
 #: A loss shows as well after six steps as after the pipelines' own.
 STEPS: dict[str, Any] = {"count": 2, "steps": 6}
