@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from qregress.pipelines import pocket
 from qregress.pipelines.export import export
@@ -15,18 +16,20 @@ from tests.hub_server import COMMIT, REPOSITORY, TAG, Hub, serve
 from tests.regression.harness import Finished, Runner
 
 CALL = "{ max_sequence_length = 32, use_resolution_binning = false, clean_caption = false, guidance_scale = 3.0 }"
+#: Where cells run: on a machine with a GPU on that as well.
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 CONFIG = f"""
 [pipelines.copy]
 source = "path:copy"
-devices = ["cpu"]
+devices = {list(DEVICES)}
 call = {CALL}
 [pipelines.fetched]
 source = "hub:{REPOSITORY}@{TAG}"
-devices = ["cpu"]
+devices = {list(DEVICES)}
 call = {CALL}
 [pipelines.random]
 source = "random:small.toml@7"
-devices = ["cpu"]
+devices = {list(DEVICES)}
 [settings.int8]
 weights = {{ denoiser = "int8", text_encoders = "int8" }}
 pipelines = ["fetched", "random"]
@@ -57,14 +60,15 @@ def variables(hub: Hub, cache: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-@pytest.fixture(scope="module")
-def finished(folder: Path) -> tuple[Finished, Finished]:
+@pytest.fixture(scope="module", params=DEVICES)
+def finished(folder: Path, request: pytest.FixtureRequest) -> tuple[Finished, Finished]:
     """All cells, and then those of the repository again, whose hub is gone."""
-    run = Runner(folder)
+    run, on = Runner(folder), request.param
+    again = ("-k", "fetched and reference", f"--device={on}")
     with serve(folder / "copy") as hub:
-        given = variables(hub, folder / "cache")
-        first = run(CONFIG, steps=4, variables=given)
-    return first, run(CONFIG, "-k", "fetched and reference", name="again", steps=4, variables=given)
+        given = variables(hub, folder / f"cache-{on}")
+        first = run(CONFIG, f"--device={on}", name=on, steps=4, variables=given)
+    return first, run(CONFIG, *again, name=f"{on}-again", steps=4, variables=given)
 
 
 def cells(finished: Finished) -> dict[str, CellResult]:
