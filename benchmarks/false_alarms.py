@@ -71,10 +71,10 @@ class Made(NamedTuple):
 
     @property
     def failed(self) -> list[str]:
-        """Cell and check of each that failed."""
-        return [
-            f"{cell.id} {check.name}" for cell in self.run.cells for check in cell.checks if check.verdict == "fail"
-        ]
+        """Cell and check of each that failed, and cells that did not run."""
+        failed = [(cell.id, check.name) for cell in self.run.cells for check in cell.checks if check.verdict == "fail"]
+        failed += [(cell.id, cell.verdict) for cell in self.run.cells if cell.latency is None]
+        return [f"{cell} {what}" for cell, what in failed]
 
 
 class Runs:
@@ -155,7 +155,7 @@ def main() -> None:
     if options.log is not None:
         options.log.write_text(report, encoding="utf-8")
     alarms = sum(len(one.failed) for one in made if not one.slower)
-    missed = [one for one in made if one.slower and _missed(one)]
+    missed = [one for one in made if one.slower and _missed(first, one)]
     sys.exit(1 if alarms or missed else 0)
 
 
@@ -171,10 +171,11 @@ def _make(runs: Runs, options: argparse.Namespace, folder: Path) -> Iterator[Mad
             yield runs.make(f"{number}-slower", one_core=False, overlay=overlay)
 
 
-def _missed(one: Made) -> list[str]:
-    """Quantized cells of a slower run of which no check of time failed."""
-    quantized = [cell for cell in one.run.cells if cell.latency is not None and cell.latency.ratio is not None]
-    return [cell.id for cell in quantized if not any(c.verdict == "fail" for c in cell.checks if c.name in TIME)]
+def _missed(first: Run, one: Made) -> list[str]:
+    """Quantized cells of the accepted run of which no check of time failed in a slower one."""
+    quantized = {cell.id for cell in first.cells if cell.latency is not None and cell.latency.ratio is not None}
+    seen = {cell.id for cell in one.run.cells if any(c.verdict == "fail" for c in cell.checks if c.name in TIME)}
+    return sorted(quantized - seen)
 
 
 def _line(one: Made) -> str:
@@ -190,7 +191,7 @@ def _report(first: Run, made: list[Made], command: str) -> Iterator[str]:
     yield f"{len(clean)} runs of {len(first.cells)} cells against one accepted run, with nothing changed in between:"
     yield f"**{alarms} false alarms in {cells} cells**."
     if slower:
-        missed = sum(bool(_missed(one)) for one in slower)
+        missed = sum(bool(_missed(first, one)) for one in slower)
         yield f"\n{len(slower)} runs whose quantized denoisers ran a tenth of their blocks twice: **{missed} missed**."
     fingerprint = first.fingerprint
     packages = ", ".join(f"{k} {v}" for k, v in fingerprint.packages.items()) if fingerprint is not None else "?"

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 #: Whose versions decide what a cell gives.
-PACKAGES = ("torch", "diffusers", "transformers", "optimum-quanto", "torchmetrics", "open_clip_torch", "qregress")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum-quanto",
+    "torchao",
+    "bitsandbytes",
+    "accelerate",
+    "torchmetrics",
+    "open_clip_torch",
+    "qregress",
+)
+DRIVER = "nvidia-driver"
 
 
-def versions() -> dict[str, str]:
-    """Package -> version, of those that are installed."""
+def versions(device: str) -> dict[str, str]:
+    """Package -> version, of those that are installed; of a GPU its driver's as well."""
     found = {}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    driver = _nvml(lambda nvml: nvml.nvmlSystemGetDriverVersion()) if device.startswith("cuda") else ""
+    return found | ({DRIVER: driver} if driver else {})
 
 
 def cpuinfo(key: str) -> str:
@@ -31,16 +48,30 @@ def cpuinfo(key: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """The model of a processor or GPU, empty where that is not known; ``cuda`` is the first that NVML lists."""
+    """The model of a processor or GPU, empty where that is not known."""
     if not device.startswith("cuda"):
-        return cpuinfo("model name")
+        return cpuinfo("model name") or platform.processor() or platform.machine()
+    number = int(device.partition(":")[2] or 0)
+    visible = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+    which = visible[number] if number < len(visible) else str(number)
+
+    def name(nvml: Any) -> str | bytes:
+        by_index = which.isdecimal()
+        find = nvml.nvmlDeviceGetHandleByIndex if by_index else nvml.nvmlDeviceGetHandleByUUID
+        found: str | bytes = nvml.nvmlDeviceGetName(find(int(which) if by_index else which))
+        return found
+
+    return _nvml(name)
+
+
+def _nvml(ask: Callable[[Any], str | bytes]) -> str:
+    """An answer of NVML, empty where there is none."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
-        name: str | bytes = pynvml.nvmlDeviceGetName(handle)
+        answer = ask(pynvml)
         pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return ""
-    return name.decode() if isinstance(name, bytes) else name
+    return answer.decode() if isinstance(answer, bytes) else answer

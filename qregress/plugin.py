@@ -169,6 +169,13 @@ class _Recorder:
             _session(self._config).merge(told)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Make room on a GPU."""
+    if KEY in item.config.stash:
+        item.config.stash[KEY].leave(item, nextitem)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, and what was not judged."""
     if KEY in config.stash:

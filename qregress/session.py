@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -58,6 +59,7 @@ class Session:
         self._on_event = on_event
         self._start = start
         self._producer: Producer | None = None
+        self._lock: ExitStack | None = None
         self._pipeline = ""
         self._workers = 0
         self._opened = False
@@ -71,7 +73,7 @@ class Session:
     def verdict(self, cell: Cell) -> CellResult:
         """Produce and judge one cell, or say again what was judged: quality is never tried until it is green."""
         if cell.id not in self._judged:
-            with device_lock(self.device, self._say_waiting):
+            with self._measuring():
                 self._open()
                 with self.folder.owned():
                     kept = self.folder.result(cell.id)
@@ -104,29 +106,74 @@ class Session:
         self._on_event(Say(f"waiting for {self.device}: another run is measuring there"))
 
     def close(self) -> None:
-        """End the worker."""
+        """End the worker, and give the device to others."""
+        self._end_worker()
+        self._give_device()
+
+    def _give_device(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _end_worker(self) -> None:
         if self._producer is not None:
             self._producer.close()
             self._producer = None
 
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Hold the device: a CPU for one cell, a GPU as long as a worker of this session has weights on it."""
+        if self._lock is None:
+            lock = ExitStack()
+            lock.enter_context(device_lock(self.device, self._say_waiting))
+            self._lock = lock
+        try:
+            yield
+        finally:
+            if self._producer is None or not self.device.startswith("cuda"):
+                self._give_device()
+
     def _judge(self, cell: Cell) -> CellResult:
-        record = self._earlier.standing(cell) if self._earlier is not None else None
-        stands = record is not None
+        standing = self._standing(cell)
         self.folder.mark_started(cell.id)
-        record = record or self._record(cell)
+        record = standing or self._record(cell)
         reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
         past, result = self._compared(cell, record, reference)
-        if stands:
+        if past is not None and record.status == "ran":
+            result = self._remembered(cell, record, reference, past, result)
+        if standing is not None:
             result = msgspec.structs.replace(result, notes=(*result.notes, "measured by the run that was resumed"))
         else:
-            if past is not None and record.status == "ran":
-                result = self._remembered(cell, record, reference, past, result)
             result = self._blamed(cell, record, reference, result)
         if record.draws:
             folder = self.folder.cell(cell.id)
             write_sheet(folder, record, self.folder.cell(cell.reference_id) if reference is not None else None)
         self.folder.write_result(result)
         return result
+
+    def _standing(self, cell: Cell) -> Record | None:
+        """What the run that is resumed has of a cell, if it is all that this run would have of it."""
+        if self._earlier is None:
+            return None
+        record = self._earlier.standing(cell)
+        if record is not None and record.noise is None and self._lacks_noise(cell, record):
+            self._earlier.drop(cell, "its noise floor had not been measured")
+            record = None
+        why = self._earlier.why_not(cell)
+        if why is not None:
+            self._on_event(Say(f"{cell.id} is run again: {why}"))
+        return record
+
+    def _lacks_noise(self, cell: Cell, record: Record) -> bool:
+        """Whether a record's noise floor would be measured if it had just been run."""
+        reference = None if cell.setting.is_reference else self.folder.record(cell.reference_id)
+        past, result = self._compared(cell, record, reference)
+        return past is not None and self._wants_noise(cell, record, past, result)
+
+    def _wants_noise(self, cell: Cell, record: Record, past: History, result: CellResult) -> bool:
+        """What may become a baseline gets its noise floor."""
+        refreshed = self._refresh is not None and self._refresh.wants(self._kind(cell, record, past, result))
+        return refreshed or any(check.verdict == "new" for check in result.checks)
 
     def _compared(self, cell: Cell, record: Record, reference: Record | None) -> tuple[History | None, CellResult]:
         """Held against what was accepted too, where this configuration has baselines."""
@@ -150,10 +197,10 @@ class Session:
         self, cell: Cell, record: Record, reference: Record | None, past: History, result: CellResult
     ) -> CellResult:
         """What may become a baseline gets its noise floor; what a refresh makes one is judged by itself."""
+        if not self._wants_noise(cell, record, past, result):
+            return result
         kind = self._kind(cell, record, past, result)
         refresh = self._refresh if self._refresh is not None and self._refresh.wants(kind) else None
-        if refresh is None and all(check.verdict != "new" for check in result.checks):
-            return result
         record, notes = self._with_noise(cell, record)
         if refresh is not None:
             result = self._refreshed(refresh, kind, cell, record, reference, result)
@@ -161,9 +208,11 @@ class Session:
 
     def _with_noise(self, cell: Cell, record: Record) -> tuple[Record, list[str]]:
         """The record with its noise floor, and what that lacks."""
-        lost = "its noise floor could not be measured"
-        notes = self._ask(cell, lambda producer: producer.measure_noise(cell, self._on_event), lost)
-        record = self.folder.record(cell.id) or record
+        notes: list[str] = []
+        if record.noise is None:  # a resumed run may have it
+            lost = "its noise floor could not be measured"
+            notes = self._ask(cell, lambda producer: producer.measure_noise(cell, self._on_event), lost)
+            record = self.folder.record(cell.id) or record
         unsound = [variant for variant in (record.noise.variants if record.noise else ()) if variant.unsound]
         notes += [f"noise: {variant.name} gave no image and is left out ({variant.unsound})" for variant in unsound]
         return record, notes
@@ -192,11 +241,11 @@ class Session:
         except Unavailable as refusal:
             return [f"{lost}: {refusal}"]
         except Crash as crash:
-            self.close()
+            self._end_worker()
             self._on_event(Say(f"{cell.id}: {lost}: {crash}"))
             return [f"{lost}: {crash}"]
         except BaseException:
-            self.close()
+            self._end_worker()
             raise
         return []
 
@@ -232,7 +281,7 @@ class Session:
         try:
             self._producer_for(cell).produce(cell, self._resolve(cell), self._on_event)
         except Crash as crash:
-            self.close()
+            self._end_worker()
             record = self._crashed(cell, str(crash), crash.log, time.monotonic() - start)
             self.folder.write_record(record)
             if self.folder.record(cell.reference_id) is None:
@@ -240,7 +289,7 @@ class Session:
                 self.folder.write_record(msgspec.structs.replace(record, id=cell.reference_id, setting=REFERENCE))
             return record
         except BaseException:
-            self.close()
+            self._end_worker()
             raise
         found = self.folder.record(cell.id)
         return found if found is not None else self._crashed(cell, "the worker left no record", None)
@@ -248,7 +297,7 @@ class Session:
     def _producer_for(self, cell: Cell) -> Producer:
         """One worker per pipeline, which keeps weights and reference between cells."""
         if self._producer is None or self._pipeline != cell.pipeline.name:
-            self.close()
+            self._end_worker()
             self._producer = self._new_producer(cell)
             self._pipeline = cell.pipeline.name
         return self._producer

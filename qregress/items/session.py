@@ -210,6 +210,13 @@ class PytestSession:
         finally:
             self._screen.end_note()
 
+    def leave(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        """A test has ended: a pipeline that the next one does not need is no longer on a GPU, nor holds it."""
+        pipeline = self._pipeline_of(item)
+        wanted = self._pipeline_of(following) if following is not None else None
+        if self._session.device.startswith("cuda") and pipeline is not None and pipeline != wanted:
+            self._session.close()
+
     @property
     def root(self) -> Path:
         """The run's folder."""

@@ -36,7 +36,8 @@ class Floor(msgspec.Struct, frozen=True):
 #: - memory: exact on one set of libraries; between two, an allocator's or a buffer's worth.
 #: - latency: ratios of calm and disturbed runs on one machine (docs/false-alarms.md). Of a CUDA device that is busy all
 #:   the time, as at batch 4 of full-size pipelines, ratios are as steady as busy time.
-#: - busy: two profiled calls of a full-size PixArt-Sigma differed by 0.1 to 2.7 % on an H100 at its power limit.
+#: - busy: two profiled calls of a full-size PixArt-Sigma differed by 0.1 to 2.7 % on an H100 at its power limit. What
+#:   profiled calls of the two runs differ by is added.
 FLOORS = {
     "lpips": Floor(absolute=0.00005),
     "clip": Floor(absolute=0.001),
@@ -88,10 +89,20 @@ def is_host_bound(*timings: Timing) -> bool:
     return any(share is None or share > HOST_BOUND for share in shares)
 
 
-def busy_margin(accepted: float) -> Margin:
-    """Of a ratio of busy seconds."""
+def busy_margin(accepted: float, *timings: Timing) -> Margin:
+    """Of a ratio of the least busy seconds; half of what profiled calls of one kind differed by is how far that may be.
+
+    ``timings``: those that are compared.
+    """
+    spread = accepted * max(_spread(timing) for timing in timings) / 2
     added = _floor("busy", accepted)
-    return Margin(added, f"accepted {accepted:.3f}x + {added:.3f}")
+    return Margin(spread + added, f"accepted {accepted:.3f}x + {spread:.3f} (half of calls' spread) + {added:.3f}")
+
+
+def _spread(timing: Timing) -> float:
+    """By which share of the least one the profiled calls of a cell, or of its reference, differ."""
+    found = (timing.busy_s or (), timing.reference_busy_s or ())
+    return max((max(seconds) / min(seconds) - 1 for seconds in found if seconds), default=0.0)
 
 
 def latency_margin(accepted: Ratio, *timings: Timing) -> Margin:

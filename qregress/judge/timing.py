@@ -67,8 +67,12 @@ def busy(record: Record, limit: Limit | None, elsewhere: Elsewhere) -> Check | N
     What a slow host adds is not in it. Nothing is asked on a CPU.
     """
     timing, name = record.timing, "latency.busy"
-    if limit is None or timing is None or not timing.busy_s or record.setting == REFERENCE:
+    if limit is None or timing is None or record.setting == REFERENCE:
         return None
+    if not timing.busy_s:
+        on_cuda = record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
+        why = "torch's profiler saw no kernel: busy time is not known"
+        return Check(name=name, verdict="void", basis=limit.basis, why=why) if on_cuda else None
     least = min(timing.busy_s)
     if not limit.relative:
         return (

@@ -55,12 +55,12 @@ def busy(record: Record, history: History) -> Check | None:
     now = timing.busy_ratio if timing is not None else None
     if timing is None or now is None:
         return gone(name, history, lambda _: was is not None)
-    if entry is None or was is None:
+    if entry is None or old is None or was is None:
         return new(name, history)
-    why = _another_device(record, entry) or _other_steps(timing, old)
+    why = _another_device(record, entry) or _not_alike(timing, old)
     if why is not None:
         return Check(name=name, verdict="void", value=now, why=why)
-    added = busy_margin(was)
+    added = busy_margin(was, timing, old)
     limit = was + added.value
     return disturbed(name, timing, now) or Check(
         name=name,
@@ -73,11 +73,16 @@ def busy(record: Record, history: History) -> Check | None:
     )
 
 
-def _other_steps(timing: Timing, old: Timing | None) -> str | None:
-    if old is None or old.busy_steps == timing.busy_steps:
-        return None
+def _not_alike(timing: Timing, old: Timing) -> str | None:
+    """Why what was accepted says nothing of what was profiled now."""
+    if old.busy_steps == timing.busy_steps:
+        return _disturbed_then(old)
     then, now = (f"{steps} steps" if steps else "whole calls" for steps in (old.busy_steps, timing.busy_steps))
     return f"accepted of {then}, profiled over {now}: their ratios are not comparable"
+
+
+def _disturbed_then(old: Timing) -> str | None:
+    return f"the accepted run was disturbed: {old.disturbed[0]}; accept a calmer one" if old.disturbed else None
 
 
 def _another_device(record: Record, entry: Entry) -> str | None:
@@ -116,8 +121,8 @@ def _no_ratio(
     if elsewhere is not None:
         return elsewhere
     void = disturbed("regression.latency", timing)
-    if void is not None:
-        return void.why
+    if void is not None or old.disturbed:
+        return void.why if void is not None else _disturbed_then(old)
     if was.high - was.low > 2 * NOISY * was.value:
         told = f"{was.value:.3f}x, interval {was.low:.3f} to {was.high:.3f}"
         return f"the accepted ratio is too noisy: {told}; accept a calmer run"

@@ -173,6 +173,8 @@ def _notes(record: Record) -> tuple[str, ...]:
         notes += _left_by_fusing(record)
     notes += never_called(record)
     notes += _waiting(record.timing)
+    if record.timing is not None and record.timing.unwatched:
+        notes.append(f"not watched while it was timed: {', '.join(record.timing.unwatched)}")
     if record.blame is not UNSET:
         notes.append(told(record.blame))
     return tuple(notes)

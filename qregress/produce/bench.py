@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import torch
 from diffusers import DiffusionPipeline
 from msgspec import UNSET, UnsetType
+from torch import nn
 
 from qregress.errors import Unavailable
 from qregress.matrix import REFERENCE, Cell, Pipeline, Setting, Workload
@@ -46,15 +48,12 @@ Emit = Callable[[Event], None]
 class Bench:
     """Runs cells of one pipeline on one device and writes their records."""
 
-    def __init__(
-        self, pipeline: Pipeline, options: Options, emit: Emit, on_load: Callable[[], None] = lambda: None
-    ) -> None:
-        """``on_load`` is called once, when the pipeline is there and nothing has been made with it."""
+    def __init__(self, pipeline: Pipeline, options: Options, emit: Emit) -> None:
         settle()
         self._options = options
         self._emit = emit
         self._out = RunFolder(Path(options.out))
-        self._unquantized = Unquantized(pipeline, options.device, self._out, on_load)
+        self._unquantized = Unquantized(pipeline, options.device, self._out)
         self._host = HostCopies(options.device)
         self._last: tuple[str, DiffusionPipeline, Generated, Generated] | None = None
         if self._unquantized.source.trained:
@@ -63,6 +62,7 @@ class Bench:
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
+        gc.collect()  # hooks, calibrated activations and compiled modules are in cycles
         self._unquantized.spent.take()  # a noise floor's calls, say, which belong to no cell's measurement
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
         with explained(cell.id, lambda: self._unquantized.loaded, self._options.device):
@@ -142,14 +142,17 @@ class Bench:
         parts: list[Generated] = []
 
         def run(batch: range) -> None:
-            parts.append(calls(batch))
+            if len(batch) == len(batches[0]):
+                parts.append(calls(batch))
+            else:  # the last one, smaller, is in neither seconds nor stages
+                parts.append(self._unquantized.call(pipeline, workload, batch, initial))
 
         samples = []
         with disturbances(self._options.device) as disturbed:
             for index, batch in enumerate(batches):
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
-        busy = device_busy(calls.beginning(batches[0]), self._options.device)
+            busy = device_busy(calls.beginning(batches[0]), self._options.device)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
         kept = files.save_generated(self._out.cell(cell.id), made, initial)
@@ -167,6 +170,7 @@ class Bench:
                 busy_steps=busy.steps,
                 stages=calls.stages,
                 disturbed=disturbed.told() or UNSET,
+                unwatched=disturbed.unwatched() or UNSET,
             ),
             scores=scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained),
         )
@@ -207,7 +211,7 @@ class Bench:
             place(pipeline, setting, options.device, lambda text: self._emit(Say(text)))
             run(pipeline, first_batch)
         reference = self._unquantized.pipeline("float16")
-        first, window = self._watch(cell, pipeline, first_batch, initial)
+        first, window = self._watch(cell, pipeline, first_batch, initial, modules(pristine).values())
         if options.device.startswith("cuda"):
             run(reference, first_batch)  # its weights were on the host meanwhile
         passed = latency_pass(
@@ -302,10 +306,16 @@ class Bench:
         return assemble(pristine, made), told
 
     def _watch(
-        self, cell: Cell, pipeline: DiffusionPipeline, batch: range, initial: torch.Tensor
+        self,
+        cell: Cell,
+        pipeline: DiffusionPipeline,
+        batch: range,
+        initial: torch.Tensor,
+        beside: Iterable[nn.Module] = (),
     ) -> tuple[Generated, Window]:
         """The memory pass, one call under the allocator's watch; also the warm-up of what is timed next.
 
+        ``beside``: what the cell was made of, and lies on the device besides what is loaded.
         What it returns lies on the CPU: on a CPU that is no memory of the pipeline's, and is taken off what was left.
         """
         steps = call_arguments(self._unquantized.source, cell.workload).get("num_inference_steps", 0)
@@ -319,7 +329,7 @@ class Bench:
 
         mine = modules(pipeline)
         others = [part for loaded in self._unquantized.loaded for part in modules(loaded).values()]
-        with self._host.aside(others, mine.values()):
+        with self._host.aside([*others, *beside], mine.values()):
             made, window = watch(call, device, mine)
         return made, window.without(made.nbytes, device)
 

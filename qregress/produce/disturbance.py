@@ -33,13 +33,27 @@ class Disturbances:
         self._throttled: Counter[str] = Counter()
         self._others: dict[int, int] = {}
         self._sampled = False
+        self._unwatched: dict[str, str] = {}
 
     def look(self, nvml: Any, handle: Any, since_us: int) -> int:
         """One look at clocks and at processes but this one; returns the time of the newest sample of utilization."""
         self._looks += 1
-        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-        self._throttled.update(words for name, words in _THROTTLED.items() if reasons & getattr(nvml, name))
-        others = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)} - _mine()
+        try:
+            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+            self._throttled.update(words for name, words in _THROTTLED.items() if reasons & getattr(nvml, name))
+        except nvml.NVMLError as error:
+            self.cannot("its clocks", str(error))
+        try:
+            running = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        except nvml.NVMLError as error:
+            self.cannot("other processes", str(error))
+            return since_us
+        mine = _mine()
+        if running and not running & mine:
+            # In a container a driver may know processes by the host's numbers: this one would be said to be another.
+            self.cannot("other processes", "the driver knows this one by another number")
+            return since_us
+        others = running - mine
         for pid in others:
             self._others.setdefault(pid, 0)
         try:
@@ -47,10 +61,18 @@ class Disturbances:
         except nvml.NVMLError:  # none since then, or none ever on this device
             return since_us
         for sample in samples:
-            self._sampled = True
+            self._sampled = self._sampled or sample.pid in running
             if sample.pid in others:
                 self._others[sample.pid] = max(self._others[sample.pid], sample.smUtil)
         return max([since_us, *(int(sample.timeStamp) for sample in samples)])
+
+    def cannot(self, what: str, why: str) -> None:
+        """Something was not seen, and why."""
+        self._unwatched.setdefault(what, why)
+
+    def unwatched(self) -> tuple[str, ...]:
+        """What could not be watched, each with its reason."""
+        return tuple(f"{what} ({why})" for what, why in self._unwatched.items())
 
     def told(self) -> tuple[str, ...]:
         """One reason each. A process that was seen to do nothing is none; where that cannot be seen, it is one."""
@@ -76,9 +98,9 @@ def _children() -> str:
 
 @contextmanager
 def disturbances(device: str) -> Iterator[Disturbances]:
-    """Watch a device while something is timed there; on a CPU, or without NVML, nothing is seen."""
+    """Watch a device while something is timed there; a CPU is not watched."""
     found = Disturbances()
-    opened = _open(device) if device.startswith("cuda") else None
+    opened = _open(device, found) if device.startswith("cuda") else None
     if opened is None:
         yield found
         return
@@ -88,10 +110,7 @@ def disturbances(device: str) -> Iterator[Disturbances]:
     def watch() -> None:
         since = time.time_ns() // 1000
         while not over.is_set():
-            try:
-                since = found.look(nvml, handle, since)
-            except nvml.NVMLError:
-                return
+            since = found.look(nvml, handle, since)
             over.wait(_EVERY_S)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -104,7 +123,7 @@ def disturbances(device: str) -> Iterator[Disturbances]:
         nvml.nvmlShutdown()
 
 
-def _open(device: str) -> tuple[Any, Any] | None:
+def _open(device: str, found: Disturbances) -> tuple[Any, Any] | None:
     """NVML and its handle of a device; ``None`` where there is none, as in WSL."""
     import pynvml
 
@@ -112,5 +131,6 @@ def _open(device: str) -> tuple[Any, Any] | None:
         pynvml.nvmlInit()
         uuid = torch.cuda.get_device_properties(device).uuid
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except pynvml.NVMLError:
+    except pynvml.NVMLError as error:
+        found.cannot("its clocks and other processes", str(error))
         return None

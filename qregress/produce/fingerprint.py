@@ -9,7 +9,7 @@ import re
 import torch
 from msgspec import UNSET
 
-from qregress.machine import cpuinfo, versions
+from qregress.machine import cpuinfo, device_name, versions
 from qregress.record import Fingerprint
 
 #: Instructions beyond the vector width for which torch and oneDNN have kernels of their own, with other rounding.
@@ -31,7 +31,7 @@ def fingerprint(device: str) -> Fingerprint:
         device_name=name,
         device_bytes=size,
         threads=torch.get_num_threads(),
-        packages=versions(),
+        packages=versions(device),
         device_class=device_class(device),
         host=_cpu()[0] if device.startswith("cuda") else UNSET,
     )
@@ -61,6 +61,6 @@ def _cuda(device: str) -> tuple[str, int]:
 
 def _cpu() -> tuple[str, int]:
     """Model and instruction set, which decides the kernels."""
-    name = cpuinfo("model name") or platform.processor() or platform.machine()
+    name = device_name("cpu")
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})", size

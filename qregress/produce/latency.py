@@ -97,8 +97,8 @@ def latency_pass(
             resolve=resolve,
             on_pair=compare,
         )
-    first = workload.batches()[0]
-    busy = busy_pairs(cell.beginning(first), reference.beginning(first), options.device)
+        first = workload.batches()[0]
+        busy = busy_pairs(cell.beginning(first), reference.beginning(first), options.device)
     timing = msgspec.structs.replace(
         timing,
         busy_s=busy.cell or UNSET,
@@ -107,6 +107,7 @@ def latency_pass(
         stages=cell.stages,
         reference_stages=reference.stages,
         disturbed=disturbed.told() or UNSET,
+        unwatched=disturbed.unwatched() or UNSET,
     )
     for batch in workload.batches():
         if batch.start not in seen:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from qregress.produce.timing import synchronize
 from qregress.quantize.coverage import inner_tensors
 
 
@@ -23,35 +24,55 @@ class HostCopies:
         """Free the device of what ``others`` hold and ``kept`` does not share; it is back afterwards, at any address.
 
         The tensors stay what they are, with nothing behind them: none may be used meanwhile. Does nothing on a CPU.
+        After an error they stay so: whoever says what did not fit must find the device as it was, and what has met an
+        error is not used again.
         """
         if not self._device.startswith("cuda"):
             yield
             return
         used = {storage.data_ptr() for storage in _storages(kept, self._device)}
-        free = [storage for storage in _storages(others, self._device) if storage.data_ptr() not in used]
-        for storage in free:
-            self._copy(storage)
-        torch.cuda.synchronize(self._device)
-        for storage in free:
-            storage.resize_(0)
+        every = _storages(others, self._device)
+        self._forget(every)
+        free = [storage for storage in every if storage.data_ptr() not in used]
+        self.empty(free)
         torch.cuda.empty_cache()
-        try:
-            yield
-        finally:
-            for storage in free:
-                host = self._copy(storage)
-                storage.resize_(host.numel())
-                _bytes_of(storage).copy_(host, non_blocking=True)
-            torch.cuda.synchronize(self._device)
+        yield
+        self.fill(free)
+
+    def empty(self, storages: Sequence[torch.UntypedStorage]) -> None:
+        """Leave nothing behind some storages, whose bytes are kept."""
+        for storage in storages:
+            self._copy(storage)
+        synchronize(self._device)
+        for storage in storages:
+            storage.resize_(0)
+
+    def fill(self, storages: Sequence[torch.UntypedStorage]) -> None:
+        """Put back what was behind them."""
+        for storage in storages:
+            host = self._copy(storage)
+            storage.resize_(host.numel())
+            _bytes_of(storage).copy_(host, non_blocking=True)
+        synchronize(self._device)
+
+    def _forget(self, here: Sequence[torch.UntypedStorage]) -> None:
+        """Copies of what is not loaded any more would keep it on the device."""
+        keys = {_key(storage) for storage in here}
+        self._copies = {key: copy for key, copy in self._copies.items() if key in keys}
 
     def _copy(self, storage: torch.UntypedStorage) -> torch.Tensor:
         """The host's copy of a storage, uint8 ``[bytes]``."""
-        key = storage._cdata  # noqa: SLF001 - which storage it is: its address changes, other objects mean the same
+        key = _key(storage)
         if key not in self._copies:
             host = torch.empty(storage.nbytes(), dtype=torch.uint8)
             host.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
             self._copies[key] = storage, host.copy_(_bytes_of(storage))
         return self._copies[key][1]
+
+
+def _key(storage: torch.UntypedStorage) -> int:
+    """Which storage it is: its address changes, and other objects mean the same."""
+    return int(storage._cdata)  # noqa: SLF001
 
 
 def _storages(modules: Iterable[nn.Module], device: str) -> list[torch.UntypedStorage]:

@@ -14,13 +14,18 @@ from qregress.errors import ProduceError
 from qregress.produce.memory import stored
 from qregress.produce.variant import modules
 
+#: What is said where memory ran out outside of torch's allocator.
+_BESIDE = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 @contextmanager
 def explained(cell: str, unquantized: Callable[[], Iterable[DiffusionPipeline]], device: str) -> Iterator[None]:
     """Raise ``ProduceError`` with one line for torch's own error; ``unquantized``: what is loaded by then."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _BESIDE)):
+            raise
         free, total = torch.cuda.mem_get_info(device)
         held = stored({str(n): part for n, part in enumerate(_parts(unquantized()))}, device)[0]
         asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))

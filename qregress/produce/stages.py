@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from diffusers import DiffusionPipeline
 
 from qregress.produce.variant import denoisers
 from qregress.record import Stages
+from qregress.stats import low_quantile
 
 
 class Marks:
@@ -35,6 +35,7 @@ class Marks:
         event.record()
         return event
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # else traced with a compiled denoiser, and compiled anew
     def on_denoiser(self, *_: object) -> None:
         """The first call of a denoiser begins: what came before was text encoding."""
         if self._denoise is None:
@@ -82,17 +83,17 @@ def watched(pipeline: DiffusionPipeline, device: str) -> Iterator[Marks]:
 
 
 def typical(calls: Sequence[Marks]) -> Stages | None:
-    """The median of each stage over several calls that are over; ``None`` where none can be told apart."""
+    """The low quantile of each stage over several calls that are over; ``None`` where none can be told apart."""
     found = [stages for marks in calls if (stages := marks.stages()) is not None]
     if not found:
         return None
 
-    def median(pick: Callable[[Stages], float]) -> float:
-        return statistics.median(pick(stages) for stages in found)
+    def low(pick: Callable[[Stages], float]) -> float:
+        return low_quantile([pick(stages) for stages in found])
 
     return Stages(
-        encode_s=median(lambda stages: stages.encode_s),
-        step_s=median(lambda stages: stages.step_s),
+        encode_s=low(lambda stages: stages.encode_s),
+        step_s=low(lambda stages: stages.step_s),
         steps=found[0].steps,
-        decode_s=median(lambda stages: stages.decode_s),
+        decode_s=low(lambda stages: stages.decode_s),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -26,28 +27,33 @@ from qregress.store.run import RunFolder
 class Unquantized:
     """One pipeline on one device, loaded once per compute dtype and never modified; and what it has made."""
 
-    def __init__(self, pipeline: Pipeline, device: str, out: RunFolder, on_load: Callable[[], None]) -> None:
+    def __init__(self, pipeline: Pipeline, device: str, out: RunFolder) -> None:
         found = pipelines.find(pipeline)
         self.source = msgspec.structs.replace(found, call=found.call | pipeline.call)
         self.spent = Spent()
         self._device = device
         self._out = out
-        self._on_load = on_load
         self._pristine: dict[str, DiffusionPipeline] = {}
         self._references: dict[str, tuple[Generated, torch.Tensor]] = {}
         self._same_dtypes: dict[tuple[str, str], Generated] = {}
         self._source_sha256 = ""
 
     def load(self, dtype: str) -> DiffusionPipeline:
-        """The pipeline in one compute dtype; never to be modified."""
+        """The pipeline in one compute dtype; never to be modified.
+
+        On a GPU one of a dtype that neither the reference nor this cell has makes room: memory is what is scarce there,
+        and no cell may fail for its neighbours.
+        """
         if dtype not in self._pristine:
+            if self._device.startswith("cuda"):
+                for other in {*self._pristine} - {"float16"}:
+                    del self._pristine[other]
+                gc.collect()
             with self.spent.on("load"):
                 loaded = pipelines.load(self.source, dtype, self._device)
                 synchronize(self._device)
             for other in self._pristine.values():
                 check_apart(loaded, other)
-            if not self._pristine:
-                self._on_load()
             self._pristine[dtype] = loaded
         return self._pristine[dtype]
 

@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
             if bench is None:
                 from qregress.produce.bench import Bench
 
-                bench = Bench(request.cell.pipeline, request.options, emit, on_load=keep_for_good)
+                keep_for_good()
+                bench = Bench(request.cell.pipeline, request.options, emit)
         except Exception as error:  # noqa: BLE001 - see answer
             emit(failed(request, error))
         else:
@@ -57,9 +58,10 @@ def main(arguments: list[str]) -> int:
 
 
 def keep_for_good() -> None:
-    """Tell the garbage collector that what is there now stays: libraries, and weights that no cell modifies.
+    """Tell the garbage collector that what is there now stays: libraries, and no tensor of a pipeline yet.
 
-    It walks over all that it knows several times in every cell, for memory to be exact: half a second each time.
+    It walks over all that it knows several times in every cell, for memory to be exact: half a second each time. What
+    is kept out of its sight is out of the manifest's too, which looks for original weights among all that Python knows.
     """
     gc.collect()
     gc.freeze()

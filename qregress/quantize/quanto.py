@@ -25,6 +25,7 @@ from optimum.quanto import (
     qint8,
     quantize,
 )
+from optimum.quanto.library.extensions import get_extension
 from torch import nn
 
 from qregress.errors import one_line
@@ -44,6 +45,8 @@ _TYPES = {
     "int4": qint4,
     "int2": qint2,
 }
+#: From this compute capability on quanto packs float8 weights for its Marlin kernel.
+_MARLIN = (8, 0)
 _NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
 
 
@@ -57,34 +60,37 @@ class Quanto(Backend):
         say: Callable[[str], None],
         activations: Iterable[str] = (),  # noqa: ARG002 - they need nothing more
     ) -> str | None:
-        """Compile quanto's C++ extension for packed weights (45 s on two CPU cores), and quantize something once.
+        """Compile what quanto's kernels need (``extensions.NEEDED``), and quantize something once.
 
         What the library sets up on first use and keeps (8 KiB) would else count as the first cell's memory.
         """
         wanted = set(weights)
-        missing = self._build(wanted, say) if device == "cpu" else None
+        missing = self._build(wanted, device, say)
         if missing is None:
             for kind in sorted(wanted):
                 layer = nn.Sequential(nn.Linear(128, 128, dtype=torch.bfloat16, device=device))
                 apply(layer, Spec(weights=kind))
         return missing
 
-    def _build(self, weights: set[str], say: Callable[[str], None]) -> str | None:
-        packed = sorted(extensions.CPP.weights.intersection(weights))
-        if not packed:
+    def _build(self, weights: set[str], device: str, say: Callable[[str], None]) -> str | None:
+        extension = extensions.NEEDED["quanto", device.partition(":")[0]]
+        needing = set(extension.weights.intersection(weights))
+        if extension is extensions.CUDA and torch.cuda.get_device_capability(device) < _MARLIN:
+            needing -= {"float8"}
+        if not needing:
             return None
-        what = f"{' and '.join(packed)} weights need optimum-quanto's C++ extension"
+        what = f"{' and '.join(sorted(needing))} weights need optimum-quanto's {extension.name}"
         if shutil.which("ninja") is None:
             # The package's own is on PATH in an activated environment only. One that is there stays the one that is
             # used: another version of ninja would not know the log of what is built, and build it again.
             os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), ninja.BIN_DIR])
-        if not extensions.is_built(extensions.CPP):
-            tool = extensions.lacking(extensions.CPP)
+        if not extensions.is_built(extension):
+            tool = extensions.lacking(extension)
             if tool is not None:
                 return f"{what}: no {tool.name} found; {tool.how}"
-            say(f"building optimum-quanto's C++ extension, once ({extensions.CPP.cost})")
+            say(f"building optimum-quanto's {extension.name}, once ({extension.cost})")
         try:
-            torch.ops.quanto.unpack(torch.zeros(8, dtype=torch.uint8), 4)
+            get_extension(extension.library).lib  # noqa: B018 - what builds and loads it
         except (RuntimeError, OSError, ImportError) as error:
             return f"{what}: its build failed on {platform.machine()}: {one_line(error)}"
         return None

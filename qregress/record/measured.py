@@ -47,8 +47,8 @@ class Timing(Data, frozen=True, kw_only=True):
 
     ``busy_s``, ``reference_busy_s``: seconds in which a CUDA device was busy, of further calls that were profiled; as
     above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps;
-    unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the median of each. ``disturbed``: what
-    made the device another one while samples were taken, in words.
+    unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the low quantile of each. ``disturbed``:
+    what made the device another one while samples were taken, in words; ``unwatched``: what of that nobody could see.
     """
 
     samples_s: tuple[float, ...]
@@ -59,6 +59,7 @@ class Timing(Data, frozen=True, kw_only=True):
     stages: Stages | UnsetType = UNSET
     reference_stages: Stages | UnsetType = UNSET
     disturbed: tuple[str, ...] | UnsetType = UNSET
+    unwatched: tuple[str, ...] | UnsetType = UNSET
 
     @property
     def host_bound(self) -> float | None:

@@ -41,8 +41,8 @@ class Earlier:
     def __init__(self, folder: RunFolder, device: str) -> None:
         self._folder = folder
         self._device = device
-        #: Cell -> whether it stands, once it was looked at.
-        self._stands: dict[str, bool] = {}
+        #: Cell -> why it does not stand, or ``None``, once it was looked at.
+        self._why_not: dict[str, str | None] = {}
 
     def standing(self, cell: Cell) -> Record | None:
         """The record of a cell that need not be run again; what is left of any other is removed.
@@ -50,17 +50,28 @@ class Earlier:
         A reference that is run again takes along what was held against the old one.
         """
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
-        stands = self._look(reference) and self._look(cell)
-        if not stands:
-            self._folder.clear(cell.id)
-        return self._folder.record(cell.id) if stands else None
+        if self._look(reference) is not None and not cell.setting.is_reference:
+            self.drop(cell, "its reference is run again")
+        return self._folder.record(cell.id) if self._look(cell) is None else None
 
-    def _look(self, cell: Cell) -> bool:
-        if cell.id not in self._stands:
-            self._stands[cell.id] = why_not(self._folder.record(cell.id), cell, self._device) is None
-            if not self._stands[cell.id]:
-                self._folder.clear(cell.id)
-        return self._stands[cell.id]
+    def why_not(self, cell: Cell) -> str | None:
+        """Why a cell that had been run is run again; ``None`` where it stands, or was not there."""
+        return self._why_not.get(cell.id) or None
+
+    def drop(self, cell: Cell, why: str) -> None:
+        """A cell does not stand for another reason. What is run for it in this run is not cleared again."""
+        if self._why_not.get(cell.id) is None:
+            self._why_not[cell.id] = why if self._folder.record(cell.id) is not None else ""
+            self._folder.clear(cell.id)
+
+    def _look(self, cell: Cell) -> str | None:
+        if cell.id not in self._why_not:
+            record = self._folder.record(cell.id)
+            why = why_not(record, cell, self._device)
+            self._why_not[cell.id] = None
+            if why is not None:
+                self.drop(cell, why)
+        return self._why_not[cell.id]
 
 
 def why_not(record: Record | None, cell: Cell, device: str) -> str | None:
@@ -72,12 +83,13 @@ def why_not(record: Record | None, cell: Cell, device: str) -> str | None:
     if record is None or record.status != "ran" or record.asked is None or record.fingerprint is None:
         return "it did not end"
     there = record.fingerprint
-    if there.packages != machine.versions():
-        now = machine.versions()
+    now = machine.versions(device)
+    if there.packages != now:
         changed = sorted(name for name in {*now, *there.packages} if now.get(name) != there.packages.get(name))
         return f"another version of {', '.join(changed)}"
-    if there.device != device or not there.device_name.startswith(machine.device_name(device)):
-        return f"it ran on {there.device_name}"
+    name = machine.device_name(device)
+    if not name or there.device != device or there.device_name.partition(" (")[0] != name:
+        return f"it ran on {there.device_name}, this is {name or 'a device without a name'}"
     if cell.pipeline.factory is not None:
         return "what a registered function returns is known only when it has been called"
     found = pipelines.find(cell.pipeline)

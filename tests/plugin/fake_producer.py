@@ -134,7 +134,7 @@ class FakeProducer:
             device_name=machine.device_name(self._device),
             device_bytes=0,
             threads=1,
-            packages=machine.versions(),
+            packages=machine.versions("cpu"),
             device_class=mine.get("device_class", "cpu-test"),
         )
         record = Record(
