@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from qregress import machine, pipelines
 from qregress.pipelines.digest import source_sha256
+from qregress.store.run import RunFolder
 from tests.making import INT8, INT8_TE, REFERENCE
 from tests.plugin.project import WAYS, Project
 
@@ -89,7 +91,7 @@ def test_a_setting_that_is_another_now(cut: Project) -> None:
 
 def test_another_version_of_a_library(cut: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given an upgrade in between, then nothing that was measured before it counts."""
-    monkeypatch.setattr(machine, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(machine, "versions", lambda _: {"torch": "99"})
     assert again(cut) == sorted(ALL)
 
 
@@ -127,3 +129,31 @@ def test_without_it_all_is_run(cut: Project) -> None:
     before = len(cut.produced())
     cut.run().assert_outcomes(passed=3)
     assert sorted(cut.produced()[before:]) == sorted(ALL)
+
+
+def test_a_noise_floor_that_is_not_there(project: Project) -> None:
+    """Given a cell whose run was cut off before its noise was measured, then it is run again, and that is said."""
+    project.keep_baselines()
+    behave(project)
+    project.run().assert_outcomes(passed=3)
+    folder = RunFolder(project.path / ".qregress" / "latest")
+    record = folder.record(INT8)
+    assert record is not None
+    assert record.noise is not None
+    folder.write_record(msgspec.structs.replace(record, noise=None))
+    before = len(project.produced())
+    result = project.run(RESUME)
+    assert project.produced()[before:] == [INT8]
+    assert f"{INT8} is run again: its noise floor had not been measured" in result.stdout.str()
+    again_measured = folder.record(INT8)
+    assert again_measured is not None
+    assert again_measured.noise is not None
+
+
+def test_what_stands_is_refreshed(cut: Project) -> None:
+    """Given a refresh, then finished cells become baselines with the others, and are not run for it."""
+    cut.keep_baselines()
+    cut.run()  # with baselines in use, noise floors are measured
+    assert again(cut, "--qregress-refresh=missing") == []
+    accepted = {path.parent.parent.name for path in (cut.path / "baselines").rglob("baseline.json")}
+    assert accepted == {"reference", "int8", "int8+te"}

@@ -7,7 +7,7 @@ import pytest
 from qregress.judge.budgets import Limits
 from qregress.judge.verdict import judge
 from qregress.record import Check, Record
-from tests.making import make_record, make_timing
+from tests.making import make_fingerprint, make_record, make_timing
 
 
 def waiting(disturbed: tuple[str, ...] = ()) -> Record:
@@ -47,3 +47,13 @@ def test_that_it_waits_is_said() -> None:
     """Given a device that is idle for half a call, then a note says so, as wall time is then the host's."""
     notes = judge(waiting(), None, {}).notes
     assert "the device waits for its host in 50% of a call; it is busy for 1.000 s, 1.250x its reference" in notes
+
+
+def test_a_gpu_that_could_not_be_profiled() -> None:
+    """Given a limit of busy time and a profiler that saw nothing, then it is void on a GPU, and not asked of a CPU."""
+    timing = make_timing(2.0, 1.0, unwatched=("its clocks (Not Supported)",))
+    on_gpu = make_record(timing=timing, fingerprint=make_fingerprint(device_class="cuda-nvidia-h100-79gib"))
+    found = checks(on_gpu, busy="1.3x")["latency.busy"]
+    assert (found.verdict, found.why) == ("void", "torch's profiler saw no kernel: busy time is not known")
+    assert "latency.busy" not in checks(make_record(timing=timing, fingerprint=make_fingerprint()), busy="1.3x")
+    assert "not watched while it was timed: its clocks (Not Supported)" in judge(on_gpu, None, {}).notes

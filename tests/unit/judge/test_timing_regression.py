@@ -53,7 +53,19 @@ def test_a_device_that_waits_for_its_host() -> None:
     assert sure(latency(slower, past)).verdict == "pass"
     found = sure(busy(slower, past))
     assert (found.verdict, found.name) == ("fail", "regression.busy")
-    assert found.why == "busy 1.274x as long as the reference, limit 1.216x (accepted 1.158x + 0.058)"
+    told = "limit 1.222x (accepted 1.158x + 0.006 (half of calls' spread) + 0.058)"
+    assert found.why == f"busy 1.274x as long as the reference, {told}"
+
+
+def test_calls_that_differ() -> None:
+    """Given profiled calls of which one took a quarter longer, then and now, then an eighth more proves nothing."""
+    calm, past = on_cuda(2.2, 1.1), remembered(on_cuda(2.2, 1.1))
+    assert calm.timing is not None
+    assert calm.timing.busy_s
+    slower = msgspec.structs.replace(calm.timing, busy_s=(1.27, 1.13 * 1.1))
+    assert sure(busy(msgspec.structs.replace(calm, timing=slower), past)).verdict == "fail"
+    scattered = msgspec.structs.replace(slower, reference_busy_s=(0.95, 1.25 * 0.95))
+    assert sure(busy(msgspec.structs.replace(calm, timing=scattered), past)).verdict == "pass"
 
 
 def test_other_steps() -> None:
@@ -93,6 +105,15 @@ def test_a_disturbed_device() -> None:
     for check in (latency, busy):
         found = sure(check(on_cuda(1.5, 1.49, disturbed=(seen,)), past))
         assert (found.verdict, found.why) == ("void", f"{seen}: run it again")
+
+
+def test_an_accepted_run_that_was_disturbed() -> None:
+    """Given what was accepted of a disturbed device, then it limits nothing."""
+    seen = "process 7 used the device as well"
+    past = remembered(on_cuda(1.2, 1.19, disturbed=(seen,)))
+    for check in (latency, busy):
+        found = sure(check(on_cuda(1.2, 1.19), past))
+        assert (found.verdict, found.why) == ("void", f"the accepted run was disturbed: {seen}; accept a calmer one")
 
 
 def test_busy_time_that_is_gone() -> None:

@@ -1,0 +1,57 @@
+"""Weights that are moved aside, on a CPU: what is moved and put back is the same there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from qregress.produce.residence import HostCopies, _storages
+
+
+def two() -> tuple[nn.Module, nn.Module]:
+    """Two modules that share one weight."""
+    mine, other = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    other[1].weight = mine.weight
+    return mine, other
+
+
+def test_what_is_emptied_comes_back() -> None:
+    """Given weights, when they are emptied and filled, then nothing is behind them meanwhile, and then the same."""
+    _, other = two()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    copies, storages = HostCopies("cpu"), _storages([other], "cpu")
+    for _ in range(2):  # a second time from the same copies
+        copies.empty(storages)
+        assert sum(storage.nbytes() for storage in storages) == 0
+        copies.fill(storages)
+        assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> HostCopies:
+    """As for a GPU, with storages of a CPU."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr("qregress.produce.residence.synchronize", lambda _: None)
+    monkeypatch.setattr("qregress.produce.residence._storages", lambda modules, _: _storages(modules, "cpu"))
+    return HostCopies("cuda:0")
+
+
+def test_what_is_shared_stays(on_cuda: HostCopies) -> None:
+    """Given a weight that the kept module shares, then it alone stays; with other modules old copies are forgotten."""
+    mine, other = two()
+    with on_cuda.aside([other], [mine]):
+        sizes = {name: value.untyped_storage().nbytes() for name, value in other.state_dict().items()}
+    assert {name for name, size in sizes.items() if size} == {"1.weight"}
+    assert len(on_cuda._copies) == 3
+    with on_cuda.aside([], [mine]):
+        pass
+    assert not on_cuda._copies
+
+
+def test_after_an_error_the_device_stays_as_it_was(on_cuda: HostCopies) -> None:
+    """Given memory that runs out meanwhile, then what was moved aside takes no part of what is said to be there."""
+    mine, other = two()
+    with pytest.raises(torch.OutOfMemoryError), on_cuda.aside([other], [mine]):
+        raise torch.OutOfMemoryError
+    assert other.state_dict()["0.weight"].untyped_storage().nbytes() == 0
