@@ -6,6 +6,7 @@ import pytest
 
 from qregress import config
 from qregress.pipelines import pocket
+from studies import published
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -29,3 +30,13 @@ def test_the_pocket_study_has_every_family() -> None:
     assert {f"{name}/{setting}/bs1" for name in pocket.names() for setting in shown} <= cells
     for name in pocket.names():
         assert (path.parents[1] / "docs" / "img" / f"zoo-{name}.webp").is_file()
+
+
+def test_the_published_study_has_a_cell_for_every_row() -> None:
+    """What is run by default is what is printed beside the published figures, no more and no less."""
+    loaded = config.load(next(path for path in STUDIES if path.stem == "h100"))
+    name, cells = loaded.selection(None)
+    rows = {row.cell for table in (published.PUBLISHED | published.BESIDE).values() for row in table}
+    assert (name, set(cells)) == ("study", rows)
+    tables = {cell for table in ("pixart", "sd3", "aura-flow") for cell in loaded.selection(table)[1]}
+    assert tables == rows
