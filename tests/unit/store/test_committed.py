@@ -61,7 +61,20 @@ def test_written_again_it_is_the_same_to_the_byte(key: Key) -> None:
     assert encode(entry.baseline) == (folder / BASELINE).read_bytes()
     assert seal(entry.accepted) == (folder / ACCEPTED).read_bytes()
     again = baseline_of(record_of(entry), entry.baseline.coverage, entry.baseline.noise)
-    assert encode(msgspec.structs.replace(again, images=entry.baseline.images)) == encode(entry.baseline)
+    kept = {"images": entry.baseline.images, "manifest": entry.baseline.manifest}  # made of what is not kept
+    assert encode(msgspec.structs.replace(again, **kept)) == encode(entry.baseline)
+
+
+def test_quantized_cells_have_manifests() -> None:
+    """Given what was accepted on AVX2, then each quantized cell lists its modules, a line each, as a lock file does."""
+    entries = [entry_of(key) for key in KEYS if key.device_class == "cpu-x86_64-avx2"]
+    quantized = [entry.baseline for entry in entries if "/reference/" not in entry.baseline.id]
+    assert len(quantized) == 15
+    for baseline in quantized:
+        assert baseline.manifest
+        assert baseline.coverage is not None
+        lines = [line for component in baseline.manifest.values() for line in component.values()]
+        assert len(lines) >= baseline.coverage.quantized > 0
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.cell)
