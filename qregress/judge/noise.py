@@ -36,8 +36,8 @@ class Floor(msgspec.Struct, frozen=True):
 #: - memory: exact on one set of libraries; between two, an allocator's or a buffer's worth.
 #: - latency: ratios of calm and disturbed runs on one machine (docs/false-alarms.md). Of a CUDA device that is busy all
 #:   the time, as at batch 4 of full-size pipelines, ratios are as steady as busy time.
-#: - busy: two profiled calls of a full-size PixArt-Sigma differed by 0.1 to 2.7 % on an H100 at its power limit. What
-#:   profiled calls of the two runs differ by is added.
+#: - busy: two profiled calls of a full-size PixArt-Sigma differed by 0.1 to 2.7 % on an H100 at its power limit. Within
+#:   what calls of the two runs differ by nothing is decided.
 FLOORS = {
     "lpips": Floor(absolute=0.00005),
     "clip": Floor(absolute=0.001),
@@ -89,14 +89,18 @@ def is_host_bound(*timings: Timing) -> bool:
     return any(share is None or share > HOST_BOUND for share in shares)
 
 
-def busy_margin(accepted: float, *timings: Timing) -> Margin:
-    """Of a ratio of the least busy seconds; half of what profiled calls of one kind differed by is how far that may be.
+def busy_margin(accepted: float) -> Margin:
+    """Of a ratio of busy seconds."""
+    added = _floor("busy", accepted)
+    return Margin(added, f"accepted {accepted:.3f}x + {added:.3f}")
+
+
+def busy_noise(accepted: float, *timings: Timing) -> float:
+    """How far a ratio of the least busy seconds may be off: half of what profiled calls of one kind differed by.
 
     ``timings``: those that are compared.
     """
-    spread = accepted * max(_spread(timing) for timing in timings) / 2
-    added = _floor("busy", accepted)
-    return Margin(spread + added, f"accepted {accepted:.3f}x + {spread:.3f} (half of calls' spread) + {added:.3f}")
+    return accepted * max(_spread(timing) for timing in timings) / 2
 
 
 def _spread(timing: Timing) -> float:

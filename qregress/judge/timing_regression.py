@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qregress.judge.history import History, gone, new
-from qregress.judge.noise import NOISY, busy_margin, is_host_bound, latency_margin
+from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin
 from qregress.judge.timing import disturbed
-from qregress.record import Check, Record, Timing
+from qregress.record import Check, Record, Timing, Verdict
 from qregress.stats import FEWEST, Ratio, ratio
 from qregress.store.baseline import Entry
 
@@ -60,16 +60,20 @@ def busy(record: Record, history: History) -> Check | None:
     why = _another_device(record, entry) or _not_alike(timing, old)
     if why is not None:
         return Check(name=name, verdict="void", value=now, why=why)
-    added = busy_margin(was, timing, old)
+    added, noise = busy_margin(was), busy_noise(was, timing, old)
     limit = was + added.value
+    text = f"busy {now:.3f}x as long as the reference, limit {limit:.3f}x ({added.basis})"
+    beyond: Verdict = "fail" if now > limit + noise else "void"
     return disturbed(name, timing, now) or Check(
         name=name,
-        verdict="fail" if now > limit else "pass",
+        verdict=beyond if now > limit else "pass",
         value=now,
         limit=limit,
         basis=added.basis,
-        why=f"busy {now:.3f}x as long as the reference, limit {limit:.3f}x ({added.basis})",
-        better=now < was - added.value,
+        why=f"too noisy, profiled calls differ by {2 * noise / was:.0%}: {text}"
+        if limit < now <= limit + noise
+        else text,
+        better=now < was - added.value - noise,
     )
 
 

@@ -62,6 +62,8 @@ class Bench:
     def run(self, cell: Cell, resolve: tuple[float, ...]) -> None:
         """Run one cell, its reference first where this run has none yet, and keep their records."""
         self._last = None  # a cell is measured alone
+        self._unquantized.make_room(cell.setting.dtype)
+        self._host.forget_all_but(self._loaded_parts())
         gc.collect()  # hooks, calibrated activations and compiled modules are in cycles
         self._unquantized.spent.take()  # a noise floor's calls, say, which belong to no cell's measurement
         reference = Cell(pipeline=cell.pipeline, setting=Setting(name=REFERENCE), workload=cell.workload)
@@ -328,10 +330,12 @@ class Bench:
             return self._unquantized.call(pipeline, cell.workload, batch, initial, on_step)
 
         mine = modules(pipeline)
-        others = [part for loaded in self._unquantized.loaded for part in modules(loaded).values()]
-        with self._host.aside([*others, *beside], mine.values()):
+        with self._host.aside([*self._loaded_parts(), *beside], mine.values()):
             made, window = watch(call, device, mine)
         return made, window.without(made.nbytes, device)
+
+    def _loaded_parts(self) -> list[nn.Module]:
+        return [part for loaded in self._unquantized.loaded for part in modules(loaded).values()]
 
     def _record(self, cell: Cell, start: float, **fields: Any) -> Record:
         return Record(

@@ -44,7 +44,7 @@ class Calls:
 
     @property
     def stages(self) -> Stages | UnsetType:
-        """The median of each, of all calls that were not ended early; the device must have been waited for."""
+        """The low quantile of each, of all calls that were not ended early; the device must have been waited for."""
         return typical(self._marks) or UNSET
 
 

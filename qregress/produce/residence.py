@@ -31,9 +31,7 @@ class HostCopies:
             yield
             return
         used = {storage.data_ptr() for storage in _storages(kept, self._device)}
-        every = _storages(others, self._device)
-        self._forget(every)
-        free = [storage for storage in every if storage.data_ptr() not in used]
+        free = [storage for storage in _storages(others, self._device) if storage.data_ptr() not in used]
         self.empty(free)
         torch.cuda.empty_cache()
         yield
@@ -55,9 +53,9 @@ class HostCopies:
             _bytes_of(storage).copy_(host, non_blocking=True)
         synchronize(self._device)
 
-    def _forget(self, here: Sequence[torch.UntypedStorage]) -> None:
+    def forget_all_but(self, loaded: Iterable[nn.Module]) -> None:
         """Copies of what is not loaded any more would keep it on the device."""
-        keys = {_key(storage) for storage in here}
+        keys = {_key(storage) for storage in _storages(loaded, self._device)}
         self._copies = {key: copy for key, copy in self._copies.items() if key in keys}
 
     def _copy(self, storage: torch.UntypedStorage) -> torch.Tensor:

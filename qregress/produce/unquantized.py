@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -38,17 +37,17 @@ class Unquantized:
         self._same_dtypes: dict[tuple[str, str], Generated] = {}
         self._source_sha256 = ""
 
-    def load(self, dtype: str) -> DiffusionPipeline:
-        """The pipeline in one compute dtype; never to be modified.
+    def make_room(self, dtype: str) -> None:
+        """Drop what neither the reference nor a cell in one dtype needs; on a CPU nothing.
 
-        On a GPU one of a dtype that neither the reference nor this cell has makes room: memory is what is scarce there,
-        and no cell may fail for its neighbours.
+        Memory is what is scarce on a GPU, and no cell may fail for its neighbours.
         """
+        if self._device.startswith("cuda"):
+            self._pristine = {known: loaded for known, loaded in self._pristine.items() if known in {"float16", dtype}}
+
+    def load(self, dtype: str) -> DiffusionPipeline:
+        """The pipeline in one compute dtype; never to be modified."""
         if dtype not in self._pristine:
-            if self._device.startswith("cuda"):
-                for other in {*self._pristine} - {"float16"}:
-                    del self._pristine[other]
-                gc.collect()
             with self.spent.on("load"):
                 loaded = pipelines.load(self.source, dtype, self._device)
                 synchronize(self._device)

@@ -53,19 +53,20 @@ def test_a_device_that_waits_for_its_host() -> None:
     assert sure(latency(slower, past)).verdict == "pass"
     found = sure(busy(slower, past))
     assert (found.verdict, found.name) == ("fail", "regression.busy")
-    told = "limit 1.222x (accepted 1.158x + 0.006 (half of calls' spread) + 0.058)"
-    assert found.why == f"busy 1.274x as long as the reference, {told}"
+    assert found.why == "busy 1.274x as long as the reference, limit 1.216x (accepted 1.158x + 0.058)"
 
 
 def test_calls_that_differ() -> None:
-    """Given profiled calls of which one took a quarter longer, then and now, then an eighth more proves nothing."""
+    """Given profiled calls of which one took a quarter longer, then and now, then an eighth more decides nothing."""
     calm, past = on_cuda(2.2, 1.1), remembered(on_cuda(2.2, 1.1))
     assert calm.timing is not None
     assert calm.timing.busy_s
     slower = msgspec.structs.replace(calm.timing, busy_s=(1.27, 1.13 * 1.1))
     assert sure(busy(msgspec.structs.replace(calm, timing=slower), past)).verdict == "fail"
     scattered = msgspec.structs.replace(slower, reference_busy_s=(0.95, 1.25 * 0.95))
-    assert sure(busy(msgspec.structs.replace(calm, timing=scattered), past)).verdict == "pass"
+    found = sure(busy(msgspec.structs.replace(calm, timing=scattered), past))
+    assert found.verdict == "void"
+    assert found.why.startswith("too noisy, profiled calls differ by 25%: busy 1.308x")
 
 
 def test_other_steps() -> None:

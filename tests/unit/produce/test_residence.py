@@ -38,14 +38,15 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> HostCopies:
 
 
 def test_what_is_shared_stays(on_cuda: HostCopies) -> None:
-    """Given a weight that the kept module shares, then it alone stays; with other modules old copies are forgotten."""
+    """Given a weight that the kept module shares, then it alone stays; copies of what is gone are forgotten."""
     mine, other = two()
     with on_cuda.aside([other], [mine]):
         sizes = {name: value.untyped_storage().nbytes() for name, value in other.state_dict().items()}
     assert {name for name, size in sizes.items() if size} == {"1.weight"}
     assert len(on_cuda._copies) == 3
-    with on_cuda.aside([], [mine]):
-        pass
+    on_cuda.forget_all_but([other[0]])
+    assert len(on_cuda._copies) == 2
+    on_cuda.forget_all_but([])
     assert not on_cuda._copies
 
 
