@@ -63,16 +63,16 @@ def busy(record: Record, history: History) -> Check | None:
     added, noise = busy_margin(was), busy_noise(was, timing, old)
     limit = was + added.value
     text = f"busy {now:.3f}x as long as the reference, limit {limit:.3f}x ({added.basis})"
-    beyond: Verdict = "fail" if now > limit + noise else "void"
+    verdict: Verdict = "pass" if now <= limit else "fail"
+    if limit < now <= limit + noise:
+        verdict, text = "void", f"too noisy, profiled calls differ by {2 * noise / was:.0%}: {text}"
     return disturbed(name, timing, now) or Check(
         name=name,
-        verdict=beyond if now > limit else "pass",
+        verdict=verdict,
         value=now,
         limit=limit,
         basis=added.basis,
-        why=f"too noisy, profiled calls differ by {2 * noise / was:.0%}: {text}"
-        if limit < now <= limit + noise
-        else text,
+        why=text,
         better=now < was - added.value - noise,
     )
 

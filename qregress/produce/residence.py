@@ -55,6 +55,8 @@ class HostCopies:
 
     def forget_all_but(self, loaded: Iterable[nn.Module]) -> None:
         """Copies of what is not loaded any more would keep it on the device."""
+        if not self._copies:
+            return
         keys = {_key(storage) for storage in _storages(loaded, self._device)}
         self._copies = {key: copy for key, copy in self._copies.items() if key in keys}
 

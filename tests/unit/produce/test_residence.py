@@ -9,7 +9,7 @@ from torch import nn
 from qregress.produce.residence import HostCopies, _storages
 
 
-def two() -> tuple[nn.Module, nn.Module]:
+def two() -> tuple[nn.Linear, nn.Sequential]:
     """Two modules that share one weight."""
     mine, other = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     other[1].weight = mine.weight
