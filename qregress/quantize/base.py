@@ -43,34 +43,42 @@ class Dequantized(msgspec.Struct, frozen=True):
     """What a quantized weight stands for, in the shape of the unquantized weight.
 
     ``values``: float32. ``rounded``: float32, the root of the sum of squares of what a kernel that computes in the
-    weight's dtype rounds on the way to each value: the value itself, and a product that a shift is taken off.
+    weight's dtype rounds on the way to each value: the value itself, of either sign, and a product that a shift is
+    taken off.
     ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
     two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
-    ``stepwise``: the values as a kernel has them that unpacks weights first, rounded to their dtype at every step;
-    ``None``: at the end.
+    ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
+    step; ``None``: at the end.
     """
 
     values: torch.Tensor
     rounded: torch.Tensor
     group: int | None = None
     alike: torch.Tensor | None = None
-    stepwise: torch.Tensor | None = None
+    stepwise: Callable[[], torch.Tensor] | None = None
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """The chance that two values of a group are equal; ``codes [outputs, groups, size]``, returned without the last.
 
-    Of eight bits, where equal values are rare, the mean over all groups.
+    Of eight bits, where equal values are rare, the mean over all groups, or over those of enough outputs.
     """
     if bits > _FEW_BITS:
-        plain = codes if codes.dtype == torch.uint8 else codes.contiguous().view(torch.uint8)
-        shares = torch.bincount(plain.flatten().int(), minlength=256).double() / codes.numel()
-        return shares.square().sum().float().expand(codes.shape[:2])
-    shares = torch.stack([(codes == level).float().mean(2) for level in range(2**bits)])
-    return shares.square().sum(0)
+        some = codes[:: max(1, codes.numel() // _ENOUGH)]
+        plain = some if some.dtype == torch.uint8 else some.contiguous().view(torch.uint8)
+        return _shares(plain.flatten(), 256).square().sum().expand(codes.shape[:2])
+    return _shares(codes, 2**bits).square().sum(2)
+
+
+def _shares(codes: torch.Tensor, levels: int) -> torch.Tensor:
+    """Of each level, along the last dimension, counted in one pass."""
+    counts = torch.zeros(*codes.shape[:-1], levels, device=codes.device)
+    counts.scatter_add_(-1, codes.long(), torch.ones((), device=codes.device).expand(codes.shape))
+    return counts / codes.shape[-1]
 
 
 _FEW_BITS = 4
+_ENOUGH = 2**20
 
 
 class Backend(Protocol):

@@ -90,7 +90,7 @@ class BitsAndBytes(Backend):
             values = weight.data.float() * (scale.float() / _STEPS).unsqueeze(1)
         else:
             values = _four_bits(weight.data, weight.quant_state)
-        return Dequantized(values, values.abs())
+        return Dequantized(values, values)
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """int8: in float16, symmetric, a scale for each token; columns with an outlier stay as they are."""

@@ -9,7 +9,7 @@ most half a unit in the last place, and sums are kept in float32 over as many te
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,16 +18,20 @@ import torch
 from msgspec import UNSET
 from torch import nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from qregress.quantize import structure
 from qregress.quantize.base import Backend, Dequantized
-from qregress.quantize.rounding import Layer, compared_with_exact, judge
+from qregress.quantize.rounding import Layers, compared_with_exact, judge
 from qregress.quantize.structure import Compared
 from qregress.record import LayerFidelity
 
 #: The first layer of each kind is compared over so many tokens, every other one over fewer: a fault of a kernel is in
 #: all layers that use it, and the product costs as much as a float32 forward.
 FULL_ROWS, SOME_ROWS = 16384, 256
+#: Layers of one shape are judged together, as many as have so many bytes of weights: a GPU is done with one of them
+#: sooner than a host has said what to do.
+_TOGETHER = 2**27
 #: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
 _POWER = 0.4
 _ALIKE = 1 / 16
@@ -55,39 +59,20 @@ def examine(
     ``originals``: the unquantized components, for the error of quantization itself, which is told beside. ``run`` may
     ask which layers have not been called yet, to stop early.
     """
-    found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
-    kinds: set[tuple[Any, ...]] = set()
-    handles = []
-
-    def watch(component: str, name: str, module: nn.Linear | nn.Conv2d, original: torch.Tensor | None) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            handle.remove()  # the first call tells
-            kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
-            rows = FULL_ROWS if kind not in kinds else SOME_ROWS
-            kinds.add(kind)
-            x = args[0] if args else next(iter(named.values()))
-            found[component][name] = compare(name, module, x, output, backend, original, rows)
-
-        # First of all hooks: libraries quantize outputs in hooks of their own.
-        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
-        handles.append(handle)
-
+    examination = _Examination(components, backend)
     names: dict[str, list[str]] = {component: [] for component in components}
-    for component, root in components.items():
-        before = dict(originals[component].named_modules())
-        for name, module in root.named_modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)) and _comparable(module, backend):
-                names[component].append(name)
-                watch(component, name, module, getattr(before.get(name), "weight", None))
-
-    def pending() -> set[tuple[str, str]]:
-        return {(component, name) for component in names for name in names[component] if name not in found[component]}
-
     try:
-        run(pending)
+        for component, root in components.items():
+            before = dict(originals[component].named_modules())
+            for name, module in root.named_modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)) and _comparable(module, backend):
+                    names[component].append(name)
+                    examination.watch(component, name, module, getattr(before.get(name), "weight", None))
+        watched = {(component, name) for component in names for name in names[component]}
+        run(lambda: watched - examination.called)
     finally:
-        for handle in handles:
-            handle.remove()
+        examination.close()
+    found = examination.found()
     return {
         component: Examined(
             layers=tuple(layers[name] for name in names[component] if name in layers),
@@ -95,6 +80,54 @@ def examine(
         )
         for component, layers in found.items()
     }
+
+
+class _Examination:
+    """Watches layers, and judges those of one shape together."""
+
+    def __init__(self, components: Iterable[str], backend: Backend) -> None:
+        self._found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
+        self._backend = backend
+        self._kinds: set[tuple[Any, ...]] = set()
+        self._waiting: dict[tuple[Any, ...], list[tuple[str, _Call]]] = {}
+        self._handles: list[RemovableHandle] = []
+        self.called: set[tuple[str, str]] = set()
+
+    def watch(self, component: str, name: str, module: nn.Linear | nn.Conv2d, original: torch.Tensor | None) -> None:
+        """Take the first call of a layer."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            handle.remove()  # the first call tells
+            self.called.add((component, name))
+            kind = (_class(module), *module.weight.shape, module.bias is None, output.dtype)
+            rows = FULL_ROWS if kind not in self._kinds else SOME_ROWS
+            self._kinds.add(kind)
+            x = args[0] if args else next(iter(named.values()))
+            call = _taken(name, module, x, output, self._backend, original, rows)
+            calls = self._waiting.setdefault(call.shape, [])
+            calls.append((component, call))
+            if rows == FULL_ROWS or len(calls) * call.weight.nbytes >= _TOGETHER:
+                self._judge(call.shape)
+
+        # First of all hooks: libraries quantize outputs in hooks of their own.
+        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+        self._handles.append(handle)
+
+    def close(self) -> None:
+        """Watch no more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def found(self) -> dict[str, dict[str, LayerFidelity]]:
+        """By component and name, those that were called."""
+        for shape in list(self._waiting):
+            self._judge(shape)
+        return self._found
+
+    def _judge(self, shape: tuple[Any, ...]) -> None:
+        calls = self._waiting.pop(shape)
+        for (component, _), layer in zip(calls, _judged([call for _, call in calls]), strict=True):
+            self._found[component][layer.name] = layer
 
 
 def _class(module: nn.Module) -> str:
@@ -112,8 +145,38 @@ def _comparable(module: nn.Linear | nn.Conv2d, backend: Backend) -> bool:
     return backend.weight_type(module) is not None
 
 
+class _Call(msgspec.Struct, frozen=True):
+    """One call of one layer as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``.
+
+    ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. ``exact``: the dtype that the
+    product is made in. ``loss``: norms of what quantizing changed and of the unquantized weight, on the device.
+    """
+
+    name: str
+    tensor: str
+    dtype: torch.dtype
+    unit: float
+    x: torch.Tensor
+    output: torch.Tensor
+    weight: torch.Tensor
+    known: Dequantized
+    bias: torch.Tensor | None
+    left_out: int
+    loss: torch.Tensor | None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What those that are judged together have in common."""
+        known = self.known
+        return (
+            *(self.tensor, self.dtype, self.unit, self.x.shape, self.x.device, self.weight.shape, self.bias is None),
+            *(known.group, known.alike.shape if known.alike is not None else None, known.rounded is known.values),
+            self.loss is None,
+        )
+
+
 @torch.no_grad()
-def compare(
+def _taken(
     name: str,
     module: nn.Linear | nn.Conv2d,
     x: torch.Tensor,
@@ -121,58 +184,22 @@ def compare(
     backend: Backend,
     original: torch.Tensor | None,
     rows: int,
-) -> LayerFidelity:
-    """One call of one layer. ``original``: its unquantized weight, where that is at hand.
+) -> _Call:
+    """What is kept of a call: weights may be changed back right after it.
 
-    Tokens whose inputs are not finite are no kernel's doing, and left out.
+    ``original``: its unquantized weight, where that is at hand. Tokens whose inputs are not finite are no kernel's
+    doing, and left out.
     """
     exact = torch.float64 if output.dtype == torch.float32 else torch.float32
-    values = backend.dequantize(module)
-    loss = _relative(values.values - original.float(), original.float()) if original is not None else None
+    known = backend.dequantize(module)
+    loss = None
+    if original is not None:
+        unquantized = original.float()
+        parts = (known.values - unquantized, unquantized)
+        loss = torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts])
     unit = _unit(module, output)
     with _full_precision():
-        layer = _as_product(module, backend.quantize_input(module, x), values, output, rows, exact)
-        compared = compared_with_exact(layer, output.dtype, unit)
-        where, excess = judge(compared)
-        if where:
-            # Of a few values, roundings add up in ways that no bound foresees; but then all of them are known.
-            steps = values.stepwise if values.stepwise is not None else values.values.to(output.dtype)
-            unpacked = msgspec.structs.replace(layer, weight=steps.flatten(1).to(exact))
-            other = compared_with_exact(unpacked, output.dtype, unit)
-            where, excess, compared = min((where, excess, compared), (*judge(other), other), key=_excess)
-        error, bound = (_relative(part, compared.expected) for part in (compared.error, compared.allowed))
-        kind = structure.describe(layer.x, layer.weight, layer.group, compared) if where else None
-    return LayerFidelity(
-        name=name,
-        tensor=_class(module),
-        inputs=layer.weight.shape[1],
-        outputs=layer.weight.shape[0],
-        dtype=str(output.dtype).removeprefix("torch."),
-        tokens=len(layer.x),
-        error=error,
-        bound=bound,
-        loss=loss,
-        where=where,
-        excess=excess,
-        kind=kind.name if kind is not None else "",
-        detail=(kind.detail if kind is not None else "") or UNSET,
-        left_out=layer.left_out or UNSET,
-    )
-
-
-def _excess(judged: tuple[str, float | None, Compared]) -> float:
-    return math.inf if judged[1] is None else judged[1]
-
-
-def _as_product(
-    module: nn.Linear | nn.Conv2d,
-    x: torch.Tensor,
-    known: Dequantized,
-    output: torch.Tensor,
-    rows: int,
-    exact: torch.dtype,
-) -> Layer:
-    """Of so many tokens, evenly spread; a convolution is a product over patches."""
+        x = backend.quantize_input(module, x)
     if isinstance(module, nn.Conv2d):
         x, output = _patches(module, x, output, rows)
     else:
@@ -183,16 +210,119 @@ def _as_product(
     left_out = len(x) - int(fit.sum())
     if left_out:
         x, output = x[fit], output[fit]
-    return Layer(
+    return _Call(
+        name=name,
+        tensor=_class(module),
+        dtype=output.dtype,
+        unit=unit,
         x=x.to(exact),
-        weight=known.values.flatten(1).to(exact),
-        rounded=known.rounded.flatten(1).to(exact),
-        group=known.group or known.values[0].numel(),
-        alike=known.alike.to(exact) if known.alike is not None else torch.tensor(_ALIKE, dtype=exact, device=x.device),
-        bias=module.bias.to(exact) if module.bias is not None else None,
         output=output.to(exact),
+        weight=known.values.flatten(1).to(exact),
+        known=known,
+        bias=module.bias.to(exact) if module.bias is not None else None,
         left_out=left_out,
+        loss=loss,
     )
+
+
+@torch.no_grad()
+def _judged(calls: Sequence[_Call]) -> list[LayerFidelity]:
+    """Of layers of one shape, in their order."""
+    first = calls[0]
+    with _full_precision():
+        compared = compared_with_exact(_stacked(calls), first.dtype, first.unit)
+        verdicts = judge(compared)
+        norms = [
+            torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
+            for part in (compared.error, compared.allowed, compared.expected)
+        ]
+        if first.loss is not None:
+            norms += torch.stack([cast("torch.Tensor", call.loss) for call in calls]).unbind(1)
+        told = []
+        sizes = torch.stack(norms, dim=1).tolist()
+        for index, (call, (where, excess), (error, bound, whole, *lost)) in enumerate(
+            zip(calls, verdicts, sizes, strict=True)
+        ):
+            fidelity = LayerFidelity(
+                name=call.name,
+                tensor=call.tensor,
+                inputs=call.weight.shape[1],
+                outputs=call.weight.shape[0],
+                dtype=str(call.dtype).removeprefix("torch."),
+                tokens=len(call.x),
+                error=_share(error, whole) if len(call.x) else None,
+                bound=_share(bound, whole) if len(call.x) else None,
+                loss=_share(*lost) if lost else None,
+                where=where,
+                excess=excess,
+                kind="",
+                left_out=call.left_out or UNSET,
+            )
+            told.append(_explained(fidelity, call, compared.of(index)) if where else fidelity)
+    return told
+
+
+def _stacked(calls: Sequence[_Call]) -> Layers:
+    known, exact = [call.known for call in calls], calls[0].x.dtype
+    weight = rounded = _stack([call.weight for call in calls])
+    if known[0].rounded is not known[0].values:
+        rounded = _stack([each.rounded.flatten(1).to(exact) for each in known])
+    alike = [each.alike.to(exact) for each in known if each.alike is not None]
+    biases = [call.bias for call in calls if call.bias is not None]
+    return Layers(
+        x=_stack([call.x for call in calls]),
+        weight=weight,
+        rounded=rounded,
+        group=known[0].group or weight.shape[2],
+        alike=_stack(alike) if alike else torch.full((1, 1, 1), _ALIKE, dtype=exact, device=weight.device),
+        bias=_stack(biases) if biases else None,
+        output=_stack([call.output for call in calls]),
+    )
+
+
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Along a new first dimension; a single one is not copied."""
+    return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
+
+
+def _explained(fidelity: LayerFidelity, call: _Call, compared: Compared) -> LayerFidelity:
+    """Of a layer that is beyond its bound: how far, and the structure of its error."""
+    where, excess = fidelity.where, fidelity.excess
+    error, bound = fidelity.error, fidelity.bound
+    weight = call.weight
+    if excess is None or excess <= _coherent(fidelity.inputs):
+        # Of a few values, roundings add up in ways that no bound foresees; but then all of them are known.
+        values = call.known.stepwise() if call.known.stepwise is not None else call.known.values.to(call.dtype)
+        unpacked = msgspec.structs.replace(_stacked([call]), weight=values.flatten(1).to(weight.dtype).unsqueeze(0))
+        other = compared_with_exact(unpacked, call.dtype, call.unit)
+        [(there, beyond)] = judge(other)
+        if _excess(beyond) < _excess(excess):
+            where, excess, compared = there, beyond, other.of(0)
+            norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in (compared.error, compared.allowed)]
+            whole = torch.linalg.vector_norm(compared.expected, dtype=torch.float64)
+            error, bound = (_share(float(norm), float(whole)) for norm in norms)
+    kind = structure.describe(call.x, weight, call.known.group or weight.shape[1], compared) if where else None
+    return msgspec.structs.replace(
+        fidelity,
+        error=error,
+        bound=bound,
+        where=where,
+        excess=excess,
+        kind=kind.name if kind is not None else "",
+        detail=(kind.detail if kind is not None else "") or UNSET,
+    )
+
+
+def _excess(excess: float | None) -> float:
+    return math.inf if excess is None else excess
+
+
+def _coherent(inputs: int) -> float:
+    """How many times a rounding's root mean square all roundings of a sum's weights make if they have one sign.
+
+    By Cauchy and Schwarz, where every weight of ``inputs`` is off by a unit in the last place, twice what one may be.
+    """
+    return 2 * math.sqrt(3 * inputs)
 
 
 def _patches(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -223,12 +353,11 @@ def _unit(module: nn.Module, output: torch.Tensor) -> float:
     return torch.finfo(output.dtype).eps / 2
 
 
-def _relative(part: torch.Tensor, whole: torch.Tensor) -> float | None:
-    """Frobenius norm of a part, relative to that of a whole; ``None``: not finite, or of nothing."""
-    size, all_of_it = (float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in (part, whole))
-    if not part.numel() or not math.isfinite(size + all_of_it):
+def _share(part: float, whole: float) -> float | None:
+    """Of Frobenius norms; ``None``: not finite."""
+    if not math.isfinite(part + whole):
         return None
-    return size / all_of_it if all_of_it > 0 else float(size > 0)
+    return part / whole if whole > 0 else float(part > 0)
 
 
 @contextmanager

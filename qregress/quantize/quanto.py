@@ -148,20 +148,26 @@ class Quanto(Backend):
         codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
         group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
         chance = alike(codes.reshape(len(weight), -1, group), weight.qtype.bits)
-        if shift is None:
-            values = codes.float() * scale.float()
-            return Dequantized(values, values.abs(), group, chance, (codes.to(scale.dtype) * scale).float())
-        if shift.dtype.is_floating_point:  # a scaled shift, else a zero point
-            product = codes.float() * scale.float()
-            values = product - shift.float()
-            rounded, stepwise = (product.square() + values.square()).sqrt(), codes * scale - shift
-        else:
-            values = (codes.float() - shift.float()) * scale.float()
-            rounded, stepwise = values.abs(), (codes.to(torch.int8) - shift.to(torch.int8)) * scale
         shape = weight.shape
-        return Dequantized(
-            values.reshape(shape), rounded.reshape(shape), group, chance, stepwise.float().reshape(shape)
-        )
+        if shift is None:
+            values = rounded = (codes.float() * scale.float()).reshape(shape)
+        elif shift.dtype.is_floating_point:  # a scaled shift, else a zero point
+            product = (codes.float() * scale.float()).reshape(shape)
+            values = (codes.float() * scale.float() - shift.float()).reshape(shape)
+            rounded = product.square_().addcmul_(values, values).sqrt_()
+        else:
+            values = rounded = ((codes.float() - shift.float()) * scale.float()).reshape(shape)
+
+        def stepwise() -> torch.Tensor:
+            if shift is None:
+                steps: torch.Tensor = codes.to(scale.dtype) * scale
+            elif shift.dtype.is_floating_point:
+                steps = codes * scale - shift
+            else:
+                steps = (codes.to(torch.int8) - shift.to(torch.int8)) * scale
+            return steps.float().reshape(shape)
+
+        return Dequantized(values, rounded, group, chance, stepwise)
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""

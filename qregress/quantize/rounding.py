@@ -20,10 +20,11 @@ _SUM = torch.finfo(torch.float32).eps / 2  # kernels sum in float32
 _TILE = 16
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """A layer's call as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``, ``output [tokens, outputs]``.
+class Layers(msgspec.Struct, frozen=True):
+    """Calls of layers of one shape as products, all with a first dimension for the layer, of one floating dtype.
 
-    ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. The others as in ``Dequantized``.
+    ``x [layers, tokens, inputs]``, ``weight [layers, outputs, inputs]``, ``bias [layers, outputs]``, ``output [layers,
+    tokens, outputs]``. ``rounded``, ``group`` and ``alike`` are those of ``Dequantized``.
     """
 
     x: torch.Tensor
@@ -33,10 +34,9 @@ class Layer(msgspec.Struct, frozen=True):
     alike: torch.Tensor
     bias: torch.Tensor | None
     output: torch.Tensor
-    left_out: int
 
 
-def compared_with_exact(layer: Layer, dtype: torch.dtype, unit: float) -> Compared:
+def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Compared:
     """The error, and the root mean square that roundings may have, value by value.
 
     Of each of the terms of a product the weight is rounded (with what its format rounds on the way) and the product
@@ -45,87 +45,98 @@ def compared_with_exact(layer: Layer, dtype: torch.dtype, unit: float) -> Compar
     """
     info = torch.finfo(dtype)
     grid = info.smallest_normal * info.eps / 2
-    square = layer.x.square()
-    product = layer.x @ layer.weight.T
-    expected = product if layer.bias is None else product + layer.bias
-    terms = square @ (layer.rounded.square() + layer.weight.square()).T + _together(layer)
-    allowed = unit**2 * (terms + product.square() + expected.square())
-    allowed += grid**2 * (square.sum(1, keepdim=True) + 1)
-    allowed += _SUM**2 * layer.weight.shape[1] * _partial_sums(layer, square)
+    square = layers.x.square()
+    product = layers.x @ layers.weight.mT
+    expected = product if layers.bias is None else product + layers.bias.unsqueeze(1)
+    sums = _SUM**2 * layers.weight.shape[2]
+    weight = layers.weight.square()
+    rounded = weight if layers.rounded is layers.weight else layers.rounded.square()
+    if layers.x.dtype == torch.float64:
+        terms = square @ (weight + rounded).mT
+        # Where float32 is all that there is, what a sum passes through may be as large as if all terms had one sign.
+        partial = (layers.x.abs() @ layers.weight.abs().mT).square() * sums
+    else:
+        # Float32 has bits to spare: what a sum passes through is as of a random walk, the mean square of its terms.
+        terms = square @ torch.add(rounded, weight, alpha=1 + sums / unit**2).mT
+        partial = None
+    terms = terms.add_(_together(layers, rounded)).addcmul_(product, product).addcmul_(expected, expected)
+    allowed = terms.mul_(unit**2).add_(square.sum(2, keepdim=True).add_(1).mul_(grid**2))
+    if partial is not None:
+        allowed += partial
     # What overflows in its dtype is the model's doing, not the kernel's.
     overflow = expected.abs() > info.max
-    error = (layer.output - expected).masked_fill(overflow, 0.0)
     return Compared(
-        error=error,
+        error=(layers.output - expected).masked_fill_(overflow, 0.0),
         expected=expected.masked_fill(overflow, 0.0),
         product=product.masked_fill(overflow, 0.0),
-        bias=layer.bias,
-        allowed=(allowed / 3).sqrt(),
+        bias=layers.bias,
+        allowed=allowed.div_(3).sqrt_(),
         unit=unit,
     )
 
 
-def _partial_sums(layer: Layer, square: torch.Tensor) -> torch.Tensor:
-    """Mean square of what a sum may pass through on its way: as of a random walk, for which float32 has bits to spare.
-
-    Where float32 is all that there is, as if all terms had one sign.
-    """
-    if layer.x.dtype == torch.float64:
-        return (layer.x.abs() @ layer.weight.abs().T).square()
-    return square @ layer.weight.square().T
-
-
-def _together(layer: Layer) -> torch.Tensor:
+def _together(layers: Layers, rounded: torch.Tensor) -> torch.Tensor:
     """What roundings of equal values add: those of one group and one level are the same rounding.
 
     Of inputs with a mean they do not cancel each other. Twice the chance of two equal values: inputs that are alike
-    tend to have weights that are alike.
+    tend to have weights that are alike. ``rounded``: its square.
     """
-    outputs, inputs = layer.weight.shape
-    sums: torch.Tensor = layer.x.unflatten(1, (-1, layer.group)).sum(2)
-    size = layer.rounded.reshape(outputs, inputs // layer.group, layer.group).square().mean(2)
-    return 2 * sums.square() @ (layer.alike * size).T
+    sums: torch.Tensor = layers.x.unflatten(2, (-1, layers.group)).sum(3)
+    size = rounded.unflatten(2, (-1, layers.group)).mean(3)
+    together: torch.Tensor = (2 * sums.square()) @ (layers.alike * size).mT
+    return together
 
 
-def judge(compared: Compared) -> tuple[str, float | None]:
-    """Where the error is more than roundings make it, and how many times as much; ``""`` where it is nowhere.
+def judge(compared: Compared) -> list[tuple[str, float | None]]:
+    """Of each layer, where the error is more than roundings make it, and how many times as much.
 
-    ``None``: not finite, which is as far beyond as anything can be; or of no token.
+    ``""``: nowhere. ``None``: not finite, which is as far beyond as anything can be; or of no token.
 
-    A fault in one place is lost in the mean of all: tokens, outputs, tiles and single values are looked at too.
+    A fault in one place is lost in the mean of all: tokens, outputs, tiles and single values are looked at too. The
+    device is waited for once: there are hundreds of layers.
     """
-    if not len(compared.error):
-        return "", None
-    if not (compared.error.isfinite().all() and compared.allowed.isfinite().all()):
-        return "not finite", None
-    ratio = (compared.error / compared.allowed.clamp_min(torch.finfo(torch.float32).tiny)).square()
-    tokens, outputs = ratio.shape
+    error, allowed = compared.error, compared.allowed
+    count, tokens, outputs = error.shape
+    if not tokens:
+        return [("", None)] * count
+    ratio = (error / allowed.clamp_min(torch.finfo(torch.float32).tiny)).square_()
     tile = min(_TILE, tokens), min(_TILE, outputs)
     views = (
-        ("everywhere", ratio.mean(), ratio.numel()),
-        ("in a token", ratio.mean(1).max(), outputs),
-        ("in an output", ratio.mean(0).max(), 1),  # its weights are rounded once, for all tokens
-        ("in a tile", functional.avg_pool2d(ratio[None, None], tile).max(), tile[1]),
-        ("in a value", ratio.max(), 1),
+        ("everywhere", ratio.mean((1, 2)), tokens * outputs),
+        ("in a token", ratio.mean(2).amax(1), outputs),
+        ("in an output", ratio.mean(1).amax(1), 1),  # its weights are rounded once, for all tokens
+        ("in a tile", functional.avg_pool2d(ratio, tile).amax((1, 2)), tile[1]),
+        ("in a value", ratio.amax((1, 2)), 1),
     )
-    most = [(float(mean.sqrt()) / _most(count), name) for name, mean, count in views]
-    most += [(_along(compared, compared.product), "in proportion"), (_along(compared, compared.bias), "with the bias")]
-    beyond = [(excess, name) for excess, name in most if not excess <= 1]  # NaN is beyond
-    return (beyond[0][1], _number(beyond[0][0])) if beyond else ("", max(most)[0])
+    along = [("in proportion", _along(compared, compared.product))]
+    if compared.bias is not None:
+        along.append(("with the bias", _along(compared, compared.bias.unsqueeze(1))))
+    # NaN and infinity are in a maximum norm as they are in any value.
+    largest = [torch.linalg.vector_norm(each, math.inf, dim=(1, 2)) for each in (error, allowed)]
+    columns = [*largest, *(mean for _, mean, _ in views), *(excess for _, excess in along)]
+    told: list[tuple[str, float | None]] = []
+    for row in torch.stack(columns, dim=1).tolist():
+        if not math.isfinite(row[0] + row[1]):
+            told.append(("not finite", None))
+            continue
+        most = [(math.sqrt(mean) / _most(many), name) for mean, (name, _, many) in zip(row[2:], views, strict=False)]
+        most += [(excess, name) for excess, (name, _) in zip(row[2 + len(views) :], along, strict=True)]
+        beyond = [(excess, name) for excess, name in most if not excess <= 1]  # NaN is beyond
+        told.append((beyond[0][1], _number(beyond[0][0])) if beyond else ("", max(most)[0]))
+    return told
 
 
-def _along(compared: Compared, direction: torch.Tensor | None) -> float:
+def _along(compared: Compared, direction: torch.Tensor) -> torch.Tensor:
     """A small factor on everything is seen in the sum over all outputs, where their roundings cancel.
 
     Those of one output need not cancel over tokens: all have the same weights. Nor need those of the scales cancel over
-    outputs: of eight bits, many are rounded alike, at most by half a unit.
+    outputs: of eight bits, many are rounded alike, at most by half a unit. ``[layers]``.
     """
-    if direction is None:
-        return 0.0
-    along = direction.expand_as(compared.error)
-    scatter = (compared.allowed * along.abs()).sum(0).square().sum().sqrt()
-    alike = compared.unit * (compared.product * along).sum().abs()
-    return float((compared.error * along).sum().abs() / (_SIGMAS * scatter + alike).clamp_min(1e-30))
+    scatter: torch.Tensor = torch.linalg.vector_norm((compared.allowed * direction.abs()).sum(1), dim=1)
+    alike = compared.unit * (compared.product * direction).sum((1, 2)).abs()
+    most = (_SIGMAS * scatter + alike).clamp_min(1e-30)
+    found: torch.Tensor = (compared.error * direction).sum((1, 2)).abs() / most
+    return found
 
 
 def _most(count: int) -> float:

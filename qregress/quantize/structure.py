@@ -27,7 +27,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """A layer's output, all ``[tokens, outputs]`` but ``bias``, ``[outputs]``.
+    """Outputs of layers of one shape, all ``[layers, tokens, outputs]`` but ``bias``, ``[layers, outputs]``.
 
     ``error``: against ``expected``, the exact ``product`` with the bias added; ``allowed``: the root mean square that
     roundings may have; ``unit``: half a unit in the last place, relative.
@@ -39,6 +39,17 @@ class Compared(msgspec.Struct, frozen=True):
     bias: torch.Tensor | None
     allowed: torch.Tensor
     unit: float
+
+    def of(self, layer: int) -> Compared:
+        """One of the layers, without the first dimension."""
+        return Compared(
+            error=self.error[layer],
+            expected=self.expected[layer],
+            product=self.product[layer],
+            bias=self.bias[layer] if self.bias is not None else None,
+            allowed=self.allowed[layer],
+            unit=self.unit,
+        )
 
 
 class _Case(msgspec.Struct, frozen=True):
@@ -55,7 +66,7 @@ class _Case(msgspec.Struct, frozen=True):
 
 
 def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compared) -> Kind:
-    """Words for the simplest structure that explains the error, by projecting it on each in turn.
+    """Words for the simplest structure that explains one layer's error, by projecting it on each in turn.
 
     ``x [tokens, inputs]``, ``weight [outputs, inputs]``, one scale for each ``group`` of an output's inputs.
     """

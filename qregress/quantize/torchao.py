@@ -115,7 +115,7 @@ class TorchAO(Backend):
             return tiles(weight.qdata, weight.scale_and_zero, tuple(weight.shape))
         if self.weight_type(module) is not None:
             values = weight.qdata.float() * weight.scale.float()
-            return Dequantized(values, values.abs())
+            return Dequantized(values, values)
         raise TypeError(f"{type(module).__name__}: its weight is not quantized")
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -143,7 +143,7 @@ def tiles(data: torch.Tensor, scale_and_zero: torch.Tensor, shape: tuple[int, ..
     codes = unpack_tiles(data).unflatten(1, (scale.shape[1], -1))
     values = ((codes - 8) * scale + zero).flatten(1)[: shape[0], : shape[1]]
     size = codes.shape[2]
-    return Dequantized(values, values.abs(), size, alike(codes, 4)[: shape[0], : shape[1] // size])
+    return Dequantized(values, values, size, alike(codes, 4)[: shape[0], : shape[1] // size])
 
 
 def apply(component: nn.Module, spec: Spec) -> None:
