@@ -56,3 +56,32 @@ def test_after_an_error_the_device_stays_as_it_was(on_cuda: HostCopies) -> None:
     with pytest.raises(torch.OutOfMemoryError), on_cuda.aside([other], [mine]):
         raise torch.OutOfMemoryError
     assert other.state_dict()["0.weight"].untyped_storage().nbytes() == 0
+
+
+@pytest.mark.parametrize("error", [0, 2])
+def test_pages_of_large_copies_are_locked(monkeypatch: pytest.MonkeyPatch, on_cuda: HostCopies, error: int) -> None:
+    """Given weights of megabytes, then their copies' pages are locked until they are dropped; where not, they serve."""
+    locked: set[int] = set()
+
+    class Cudart:
+        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
+            assert (size, flags) == (2**21, 0)
+            locked.add(address)
+            return error
+
+        def cudaHostUnregister(self, address: int) -> None:  # noqa: N802
+            locked.remove(address)
+
+    def kernel(*_: object, device: str) -> None:
+        assert device == "cuda:0"
+        raise RuntimeError("CUDA error: out of memory")  # of the call before
+
+    monkeypatch.setattr(torch.cuda, "cudart", Cudart)
+    monkeypatch.setattr(torch, "zeros", kernel)
+    large = nn.Linear(1024, 512)
+    before = {name: value.clone() for name, value in large.state_dict().items()}
+    with on_cuda.aside([large], []):
+        assert len(locked) == 1  # the weight's, not the bias'
+    assert all(torch.equal(value, before[name]) for name, value in large.state_dict().items())
+    on_cuda.forget_all_but([])
+    assert len(locked) == (1 if error else 0)
