@@ -1,11 +1,12 @@
 """What qregress costs beside the way it is done by hand: a script that starts a process for each cell.
 
-    python benchmarks/by_hand.py --config studies/h100.toml --device cuda -k "pixart-sigma and bs1"
+    python benchmarks/by_hand.py --config studies/published.toml --device cuda -k pixart-sigma --folder runs/by-hand
 
 Runs the same cells both ways, with the same number of timed calls: first `qregress run`, then for each cell a process
 that loads, quantizes, generates once for memory and warmth, and times its calls. Of both it prints the wall time, what
 of it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress calls the
-reference beside every cell, which is in its calls; a script has it once.
+reference beside every cell, which is in its calls; a script has it once. With ``--folder`` what was made stays there,
+and is not made again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-k", default="")
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     loaded = config.load(options.config)
@@ -41,9 +43,11 @@ def main() -> None:
             json.dumps(by_hand(msgspec.json.decode(options.one, type=Cell), options.device, loaded.run.latency_pairs))
         )
         return
-    with tempfile.TemporaryDirectory() as folder:
-        mine, done = _qregress(options, Path(folder))
-    other = _processes(options, [cell for cell in loaded.cells() if cell.id in done])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        mine, done = _qregress(options, folder)
+        other = _processes(options, [cell for cell in loaded.cells() if cell.id in done], folder / "processes.jsonl")
     print(f"{len(done)} cells, {loaded.run.latency_pairs} timed calls each\n")
     print("| | wall s | load | quantize | calls | rest |\n|---|---|---|---|---|---|")
     for name, found in (("qregress run", mine), ("a process for each cell", other)):
@@ -55,11 +59,14 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
     """Seconds of a run, and its cells."""
     command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
     command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
-    start = time.perf_counter()
-    code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
-    if code not in {0, 1}:  # 1: a check failed
-        sys.exit(f"{' '.join(command)} ended with exit code {code}")
-    found = {"wall": time.perf_counter() - start} | dict.fromkeys(WORK, 0.0)
+    kept = folder / "seconds.txt"
+    if not kept.exists():
+        start = time.perf_counter()
+        code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+        if code not in {0, 1}:  # 1: a check failed
+            sys.exit(f"{' '.join(command)} ended with exit code {code}")
+        kept.write_text(str(time.perf_counter() - start), encoding="utf-8")
+    found = {"wall": float(kept.read_text(encoding="utf-8"))} | dict.fromkeys(WORK, 0.0)
     cells = set()
     for path in (folder / "out" / "cells").glob("*/*/*/record.json"):
         cell = path.parent.relative_to(folder / "out" / "cells").as_posix()
@@ -71,18 +78,19 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
     return found, cells
 
 
-def _processes(options: argparse.Namespace, cells: list[Cell]) -> dict[str, float]:
+def _processes(options: argparse.Namespace, cells: list[Cell], kept: Path) -> dict[str, float]:
     """Seconds of a process for each cell, one after the other."""
-    found = dict.fromkeys(("wall", *WORK), 0.0)
-    for cell in cells:
+    known = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.exists() else []
+    for cell in cells[len(known) :]:
         asked = msgspec.json.encode(cell).decode()
         command = [sys.executable, __file__, f"--config={options.config}", f"--device={options.device}", "--one", asked]
         start = time.perf_counter()
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        found["wall"] += time.perf_counter() - start
-        for part, seconds in json.loads(told).items():
-            found[part] += seconds
-    return found
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        known.append({"wall": time.perf_counter() - start} | json.loads(told))
+        print(cell.id, known[-1], file=sys.stderr)
+        with kept.open("a", encoding="utf-8") as stream:
+            stream.write(f"{json.dumps(known[-1])}\n")
+    return {part: sum(each[part] for each in known) for part in ("wall", *WORK)}
 
 
 def by_hand(cell: Cell, device: str, calls: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""The published tables, with what a run of studies/h100.toml measured beside them.
+"""The published tables, with what a run of studies/published.toml measured beside them.
 
-python studies/published.py runs/h100 > study.md
+python studies/published.py runs/published > study.md
 
 Takes a finished run's folder, or an archive of it. A row that was not run is left empty.
 """
