@@ -72,7 +72,7 @@ _TITLES = (
     "s",
     "x ref",
     "published x ref",
-    "busy s, 5 steps",
+    "busy s, first steps",
     "x ref",
 )
 

@@ -54,7 +54,7 @@ class Bench:
         self._emit = emit
         self._out = RunFolder(Path(options.out))
         self._unquantized = Unquantized(pipeline, options.device, self._out)
-        self._host = HostCopies(options.device)
+        self._host = HostCopies(options.device, self._unquantized.spent)
         self._last: tuple[str, DiffusionPipeline, Generated, Generated] | None = None
         if self._unquantized.source.trained:
             scoring.load(lpips=options.lpips, clip=options.clip)  # a name that is none shows before anything has run
@@ -154,10 +154,10 @@ class Bench:
             for index, batch in enumerate(batches):
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
-            busy = device_busy(calls.beginning(batches[0]), self._options.device)
+            busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
-        kept = files.save_generated(self._out.cell(cell.id), made, initial)
+        kept = self._keep(cell, made, initial)
         trained = self._unquantized.source.trained
         return self._record(
             cell,
@@ -215,7 +215,8 @@ class Bench:
         reference = self._unquantized.pipeline("float16")
         first, window = self._watch(cell, pipeline, first_batch, initial, modules(pristine).values())
         if options.device.startswith("cuda"):
-            run(reference, first_batch)  # its weights were on the host meanwhile
+            # Its weights were on the host meanwhile; the first step tells, as the cell has just warmed up all others.
+            self._calls(reference, workload, initial).beginning(first_batch)(1)
         passed = latency_pass(
             self._calls(pipeline, workload, initial),
             self._calls(reference, workload, initial),
@@ -224,8 +225,9 @@ class Bench:
             options,
             resolve,
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
+            self._unquantized.spent,
         )
-        kept = files.save_generated(self._out.cell(cell.id), passed.made)
+        kept = self._keep(cell, passed.made)
         memory = account(modules(pipeline), window, options.device, loading)
         self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
         proof = proof if proof is not None else proven()
@@ -267,16 +269,21 @@ class Bench:
 
         return Calls(pipeline, call, self._options.device)
 
+    def _keep(self, cell: Cell, made: Generated, initial: torch.Tensor | None = None) -> dict[str, Any]:
+        with self._unquantized.spent.on("files"):
+            return files.save_generated(self._out.cell(cell.id), made, initial)
+
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options
-        return scoring.score(
-            made,
-            reference,
-            cell.workload.prompts,
-            lpips=options.lpips,
-            clip=options.clip,
-            trained=self._unquantized.source.trained,
-        )
+        with self._unquantized.spent.on("scores"):
+            return scoring.score(
+                made,
+                reference,
+                cell.workload.prompts,
+                lpips=options.lpips,
+                clip=options.clip,
+                trained=self._unquantized.source.trained,
+            )
 
     def _lacks(self, setting: Setting) -> str | None:
         """Why this machine cannot run a setting, in one line; what its backend compiles is built here."""

@@ -14,7 +14,7 @@ from qregress.produce.generate import Generated, OnStep, call_until, join
 from qregress.produce.profiling import UntilStep, busy_pairs
 from qregress.produce.protocol import Options
 from qregress.produce.stages import Marks, typical, watched
-from qregress.produce.timing import interleave
+from qregress.produce.timing import Spent, interleave
 from qregress.record import Stages, Timing
 
 
@@ -69,6 +69,7 @@ def latency_pass(
     options: Options,
     resolve: tuple[float, ...],
     on_pair: Callable[[int, int], None],
+    spent: Spent,
 ) -> Passed:
     """Time pairs of full batches, compare their images between pairs, then run what is left over of the prompts.
 
@@ -98,7 +99,7 @@ def latency_pass(
             on_pair=compare,
         )
         first = workload.batches()[0]
-        busy = busy_pairs(cell.beginning(first), reference.beginning(first), options.device)
+        busy = busy_pairs(cell.beginning(first), reference.beginning(first), options.device, spent)
     timing = msgspec.structs.replace(
         timing,
         busy_s=busy.cell or UNSET,

@@ -60,20 +60,30 @@ def watch(action: Callable[[], T], device: str, parts: Mapping[str, nn.Module] |
 
 
 def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
-    """From the caching allocator's own counters, cached blocks given back first."""
+    """From the caching allocator's own counters, cached blocks given back first.
+
+    What was asked for, not the blocks that it lies in: which of those is larger depends on what was there before.
+    """
     with _no_collector():
         torch.cuda.synchronize(device)
         torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - else whichever cell comes first holds them
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before = _requested(device, "current")
         result = action()
         gc.collect()
         torch.cuda.synchronize(device)
         torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - a process' scratch, the same for every cell
-        peak = torch.cuda.max_memory_allocated(device) - before
-        left = torch.cuda.memory_allocated(device) - before
+        peak = _requested(device, "peak") - before
+        left = _requested(device, "current") - before
         return result, Window(peak=peak, left=left, reserved=torch.cuda.max_memory_reserved(device))
+
+
+def _requested(device: str, which: str) -> int:
+    """Bytes that tensors asked for; of ``cudaMallocAsync``, which does not count those, what it gave them."""
+    counted = torch.cuda.memory_stats(device)
+    asked = int(counted.get(f"requested_bytes.all.{which}", 0))
+    return asked or int(counted.get(f"allocated_bytes.all.{which}", 0))
 
 
 def _watch_cpu(action: Callable[[], T], parts: Mapping[str, nn.Module]) -> tuple[T, Window]:

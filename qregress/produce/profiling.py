@@ -9,14 +9,14 @@ from msgspec import UNSET, UnsetType
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from qregress.produce.timing import synchronize
+from qregress.produce.timing import Spent, synchronize
 
 #: Cell and reference are profiled so often each, A B B A A B, and the least of each is taken: two whole calls of a
 #: full-size PixArt-Sigma on an H100 differed by 0.1 to 2.7 %, of a pocket pipeline by up to 26 %.
 PROFILED = 3
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
-STEPS = 5
+STEPS = 3
 _CUDA = DeviceType.CUDA
 _Seen = tuple[float | None, int | UnsetType]
 
@@ -35,21 +35,21 @@ class Busy(msgspec.Struct, frozen=True):
     reference: tuple[float, ...] = ()
 
 
-def device_busy(call: UntilStep, device: str) -> Busy:
-    """Of a reference alone."""
+def device_busy(call: UntilStep, device: str, spent: Spent) -> Busy:
+    """Of a reference alone. What reading the profiles took is added to ``spent``."""
     if not device.startswith("cuda"):
         return Busy()
-    return Busy(*_told([_busy(call, device) for _ in range(PROFILED)]))
+    return Busy(*_told([_busy(call, device, spent) for _ in range(PROFILED)]))
 
 
-def busy_pairs(cell: UntilStep, reference: UntilStep, device: str) -> Busy:
+def busy_pairs(cell: UntilStep, reference: UntilStep, device: str, spent: Spent) -> Busy:
     """Of a cell and of its reference, in turn, A B B A A B; nothing of either where the profiler saw none of one."""
     if not device.startswith("cuda"):
         return Busy()
     found: dict[bool, list[_Seen]] = {True: [], False: []}
     for pair in range(PROFILED):
         for is_cell in (pair % 2 == 1, pair % 2 == 0):
-            found[is_cell].append(_busy(cell if is_cell else reference, device))
+            found[is_cell].append(_busy(cell if is_cell else reference, device, spent))
     (mine, steps), (other, _) = _told(found[True]), _told(found[False])
     return Busy(mine, steps, other) if mine and other else Busy()
 
@@ -59,18 +59,25 @@ def _told(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:
     return (seconds, seen[0][1]) if len(seconds) == len(seen) else ((), UNSET)
 
 
-def _busy(call: UntilStep, device: str) -> _Seen:
+def _busy(call: UntilStep, device: str, spent: Spent) -> _Seen:
     """Seconds in which at least one kernel or copy ran on a CUDA device, and up to which step.
 
     ``None`` where the profiler saw none: where it may not use the device's counters, or another one does.
     """
     synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    profiler = profile(activities=[ProfilerActivity.CUDA])
+    with spent.on("profiler"):
+        profiler.start()
+    try:
         ended = call(STEPS)
         synchronize(device)
-    kineto = profiler.profiler
-    events = kineto.kineto_results.events() if kineto is not None and kineto.kineto_results is not None else []
-    spans = [(event.start_ns(), event.duration_ns()) for event in events if event.device_type() == _CUDA]
+    finally:
+        with spent.on("profiler"):
+            profiler.stop()
+    with spent.on("profiler"):
+        kineto = profiler.profiler
+        events = kineto.kineto_results.events() if kineto is not None and kineto.kineto_results is not None else []
+        spans = [(event.start_ns(), event.duration_ns()) for event in events if event.device_type() == _CUDA]
     return covered(spans) / 1e9 if spans else None, STEPS if ended else UNSET
 
 

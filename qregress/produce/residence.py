@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import nn
 
-from qregress.produce.timing import synchronize
+from qregress.produce.timing import Spent, synchronize
 from qregress.quantize.coverage import inner_tensors
 
 #: Bytes from which a copy has pages of its own, which can be locked.
@@ -19,8 +19,9 @@ _LARGE = 2**20
 class HostCopies:
     """Unquantized weights of a device, copied to the host once, as they never change."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, spent: Spent | None = None) -> None:
         self._device = _numbered(device)
+        self._spent = spent or Spent()
         self._copies: dict[int, tuple[torch.UntypedStorage, torch.Tensor]] = {}
 
     @contextmanager
@@ -34,12 +35,14 @@ class HostCopies:
         if not self._device.startswith("cuda"):
             yield
             return
-        used = {storage.data_ptr() for storage in _storages(kept, self._device)}
-        free = [storage for storage in _storages(others, self._device) if storage.data_ptr() not in used]
-        self.empty(free)
-        torch.cuda.empty_cache()
+        with self._spent.on("aside"):
+            used = {storage.data_ptr() for storage in _storages(kept, self._device)}
+            free = [storage for storage in _storages(others, self._device) if storage.data_ptr() not in used]
+            self.empty(free)
+            torch.cuda.empty_cache()
         yield
-        self.fill(free)
+        with self._spent.on("aside"):
+            self.fill(free)
 
     def empty(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Leave nothing behind some storages, whose bytes are kept."""

@@ -20,8 +20,9 @@ class Record(Data, frozen=True, kw_only=True):
     layer, by component. ``beside``: scores against the FP16 reference, where ``scores`` are against the unquantized
     pipeline in the setting's own dtype. ``calibrated``: from how many prompts, the workload's first with their own
     seeds, scales of activations were taken. ``trained``: what training did to denoisers. ``UNSET``: not asked for.
-    ``seconds``: wall time of all of it; ``spent``: of that on ``load``, ``quantize``, ``calls`` of the pipeline and
-    ``proof`` (manifests and kernels).
+    ``seconds``: wall time of all of it; ``spent``: of that on ``load``, ``quantize``, ``calls`` of the pipeline,
+    ``proof`` (manifests and kernels, its own part of a call included), ``files``, ``scores`` and, on CUDA, moving other
+    weights ``aside`` and reading what the ``profiler`` saw.
     ``source``: of a repository its commit, of random weights their seed.
     """
 

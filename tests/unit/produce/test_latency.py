@@ -9,6 +9,7 @@ from qregress.matrix import Workload
 from qregress.produce.generate import Generated, join
 from qregress.produce.latency import Calls, Passed, latency_pass
 from qregress.produce.protocol import Options
+from qregress.produce.timing import Spent
 
 WORKLOAD = Workload(name="w", prompts=("a", "b", "c", "d", "e"), batch_size=1)
 
@@ -44,7 +45,7 @@ class Pipeline(Calls):
 def run(cell: Pipeline, reference: Pipeline, workload: Workload = WORKLOAD, pairs: int = 2) -> Passed:
     """With two pairs, and no time for more."""
     options = Options(device="cpu", out="", lpips="st-alex", clip="pocket", pairs=pairs, time_s=0.0)
-    return latency_pass(cell, reference, EXPECTED, workload, options, (), lambda _done, _total: None)
+    return latency_pass(cell, reference, EXPECTED, workload, options, (), lambda _done, _total: None, Spent())
 
 
 def test_every_prompt_is_drawn_and_the_reference_only_timed() -> None:
