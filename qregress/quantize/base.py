@@ -48,7 +48,8 @@ class Dequantized(msgspec.Struct, frozen=True):
     ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
     two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
     ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
-    step; ``None``: at the end.
+    step; ``None``: at the end. ``slices``: in how many parts, at most, the kernel makes a sum that it rounds to the
+    compute dtype after each; 1: it rounds none but the whole.
     """
 
     values: torch.Tensor
@@ -56,6 +57,7 @@ class Dequantized(msgspec.Struct, frozen=True):
     group: int | None = None
     alike: torch.Tensor | None = None
     stepwise: Callable[[], torch.Tensor] | None = None
+    slices: int = 1
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:

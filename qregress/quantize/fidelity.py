@@ -171,7 +171,7 @@ class _Call(msgspec.Struct, frozen=True):
         return (
             *(self.tensor, self.dtype, self.unit, self.x.shape, self.x.device, self.weight.shape, self.bias is None),
             *(known.group, known.alike.shape if known.alike is not None else None, known.rounded is known.values),
-            self.loss is None,
+            *(known.slices, self.loss is None),
         )
 
 
@@ -277,6 +277,7 @@ def _stacked(calls: Sequence[_Call]) -> Layers:
         alike=_stack(alike) if alike else torch.full((1, 1, 1), _ALIKE, dtype=exact, device=weight.device),
         bias=_stack(biases) if biases else None,
         output=_stack([call.output for call in calls]),
+        slices=known[0].slices,
     )
 
 

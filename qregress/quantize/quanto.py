@@ -144,6 +144,7 @@ class Quanto(Backend):
         weight = _weight(module)
         if weight is None:
             raise TypeError(f"{type(module).__name__}: its weight is not quantized")
+        slices = _slices(weight)
         weight = _as_quantized(weight)
         codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
         group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
@@ -167,7 +168,7 @@ class Quanto(Backend):
                 steps = (codes.to(torch.int8) - shift.to(torch.int8)) * scale
             return steps.float().reshape(shape)
 
-        return Dequantized(values, rounded, group, chance, stepwise)
+        return Dequantized(values, rounded, group, chance, stepwise, slices)
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""
@@ -204,6 +205,24 @@ def _as_quantized(weight: QTensor) -> QTensor:
     if type(weight) in {WeightQBytesTensor, WeightQBitsTensor}:
         return weight
     return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
+
+
+def _slices(weight: QTensor) -> int:
+    """In how many parts a Marlin kernel makes a sum, which it keeps in the compute dtype from one block to the next.
+
+    It deals tiles of at least 64 inputs and at most 256 outputs to as many blocks as the device has multiprocessors,
+    each a run of them down a column of outputs: at most so many blocks meet in a column, one that starts and one that
+    ends in it included (``global_reduce`` in optimum-quanto's fp8_marlin.cu and marlin_cuda_kernel.cu).
+    """
+    if not type(weight).__name__.startswith("Marlin"):
+        return 1
+    outputs, inputs = (int(size) for size in weight.shape)
+    blocks = int(torch.cuda.get_device_properties(weight.device).multi_processor_count)
+    return max(1, min(inputs // _MARLIN_INPUTS, blocks * _MARLIN_OUTPUTS // outputs + 2))
+
+
+#: Sizes of a tile of optimum-quanto's Marlin kernels: the least inputs, the most outputs.
+_MARLIN_INPUTS, _MARLIN_OUTPUTS = 64, 256
 
 
 def backend() -> Quanto:

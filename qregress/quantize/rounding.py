@@ -24,7 +24,7 @@ class Layers(msgspec.Struct, frozen=True):
     """Calls of layers of one shape as products, all with a first dimension for the layer, of one floating dtype.
 
     ``x [layers, tokens, inputs]``, ``weight [layers, outputs, inputs]``, ``bias [layers, outputs]``, ``output [layers,
-    tokens, outputs]``. ``rounded``, ``group`` and ``alike`` are those of ``Dequantized``.
+    tokens, outputs]``. ``rounded``, ``group``, ``alike`` and ``slices`` are those of ``Dequantized``.
     """
 
     x: torch.Tensor
@@ -34,6 +34,7 @@ class Layers(msgspec.Struct, frozen=True):
     alike: torch.Tensor
     bias: torch.Tensor | None
     output: torch.Tensor
+    slices: int = 1
 
 
 def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Compared:
@@ -41,7 +42,8 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
 
     Of each of the terms of a product the weight is rounded (with what its format rounds on the way) and the product
     with its scale; the output before and after the bias. Values below the dtype's smallest normal one are rounded to a
-    fixed grid. Float32 sums add half a unit for each of their terms.
+    fixed grid. Float32 sums add half a unit for each of their terms. Where a sum is made in slices, what has come
+    together after each but the last is rounded too.
     """
     info = torch.finfo(dtype)
     grid = info.smallest_normal * info.eps / 2
@@ -60,6 +62,8 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
         terms = square @ torch.add(rounded, weight, alpha=1 + sums / unit**2).mT
         partial = None
     terms = terms.add_(_together(layers, rounded)).addcmul_(product, product).addcmul_(expected, expected)
+    if layers.slices > 1:
+        terms += _handed_on(layers)
     allowed = terms.mul_(unit**2).add_(square.sum(2, keepdim=True).add_(1).mul_(grid**2))
     if partial is not None:
         allowed += partial
@@ -85,6 +89,22 @@ def _together(layers: Layers, rounded: torch.Tensor) -> torch.Tensor:
     size = rounded.unflatten(2, (-1, layers.group)).mean(3)
     together: torch.Tensor = (2 * sums.square()) @ (layers.alike * size).mT
     return together
+
+
+def _handed_on(layers: Layers) -> torch.Tensor:
+    """Sum of the squares of what has come together after each slice but the last, in slices of one size.
+
+    A kernel's own may begin elsewhere; sums up to places nearby are nearly the same.
+    """
+    inputs = layers.x.shape[2]
+    size = -(-inputs // layers.slices)
+    sums = torch.zeros_like(layers.output)
+    squares = torch.zeros_like(layers.output)
+    for start in range(0, inputs - size, size):
+        part = slice(start, start + size)
+        sums.baddbmm_(layers.x[:, :, part], layers.weight[:, :, part].mT)
+        squares.addcmul_(sums, sums)
+    return squares
 
 
 def judge(compared: Compared) -> list[tuple[str, float | None]]:

@@ -223,6 +223,28 @@ def test_sums_in_the_compute_dtype_are_too_much() -> None:
     assert found.where == "everywhere"
 
 
+def _sums_in_slices(module: nn.Linear, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """As Marlin's blocks hand a sum on."""
+    weight = module.weight.dequantize().float()
+    found = torch.zeros(len(x), len(weight))
+    for values, slice_of_weight in zip(x.float().split(256, dim=1), weight.split(256, dim=1), strict=True):
+        found = (found + values @ slice_of_weight.T).to(x.dtype).float()
+    return found.to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_sums_in_slices(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Given a kernel that rounds a sum after each of 16 slices, then that shows, unless it is known to do so."""
+    model = layer("float8", dtype, 4096, 128, bias=False)
+    x = torch.randn(512, 4096, generator=torch.Generator().manual_seed(1)).to(dtype)  # as behind a normalization
+    assert compared(model, x, _sums_in_slices).where
+    monkeypatch.setattr("qregress.quantize.quanto._slices", lambda _: 16)
+    found = compared(model, x, _sums_in_slices)
+    assert found.where == ""
+    assert found.excess is not None
+    assert found.excess > 0.5
+
+
 def test_a_single_wrong_value_in_a_large_output() -> None:
     """Given one value of twelve thousand that is wrong by a tenth, which no mean shows, then it is found."""
 
