@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,74 +65,192 @@ BESIDE = {
     )
 }
 _TITLES = (
-    "cell",
-    "published GiB",
-    "GiB",
-    "difference",
-    "published s",
-    "s",
-    "x ref",
-    "published x ref",
-    "busy s, first steps",
-    "x ref",
+    *("cell", "published GiB", "GiB", "difference", "published s", "s", "difference"),
+    *("published, x ref", "x ref", "difference", "busy, x ref"),
 )
 
 
 def main(path: str) -> None:
     """Print the document."""
     with FinishedRun(Path(path)) as run:
+        records = {row.cell: run.record(row.cell) for rows in (PUBLISHED | BESIDE).values() for row in rows}
+        found = {cell: record for cell, record in records.items() if record is not None}
+        print(_where(next(iter(found.values()))))
         for title, rows in (PUBLISHED | BESIDE).items():
-            print(f"\n## {title}\n\n| {' | '.join(_TITLES)} |\n|{'---|' * len(_TITLES)}")
-            references = {row.cell.split("/")[2]: row.seconds for row in rows if "/reference/" in row.cell}
-            records = [run.record(row.cell) for row in rows]
-            for row, record in zip(rows, records, strict=True):
-                print(_line(row, record, references[row.cell.split("/")[2]]))
-            for row, record in zip(rows, records, strict=True):
-                for line in _explained(row, record):
+            print(f"\n## {title}\n")
+            present = [row for row in rows if row.cell in found]
+            if not present:
+                print("Not run.")
+                continue
+            references = {row.cell.split("/")[2]: row for row in rows if "/reference/" in row.cell}
+            print(f"| {' | '.join(_TITLES)} |\n|{'---|' * len(_TITLES)}")
+            for row in rows:
+                print(_line(row, found.get(row.cell), references[row.cell.split("/")[2]].seconds))
+            for row in present:
+                for line in _bytes(row, found[row.cell]):
                     print(line)
+            for line in _kernels(present, found, references):
+                print(line)
+        print("\n## What the study says of the order of things\n")
+        for line in _order(found):
+            print(line)
+
+
+def _where(record: Record) -> str:
+    """What it ran on."""
+    seen = record.fingerprint
+    if seen is None:
+        return ""
+    versions = ", ".join(f"{name} {version}" for name, version in seen.packages.items() if name in _LIBRARIES)
+    return f"One {seen.device_name}, {versions}. Published: one H100 of 80 GB, CUDA 12.2, torch 2.4.1."
+
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "optimum-quanto", "nvidia-driver")
 
 
 def _line(row: Row, record: Record | None, reference: float) -> str:
     """Published and measured side by side; a dash for what is not there."""
-    cells = [row.cell, _number(row.memory, ".3f"), "-", "-", _number(row.seconds, ".3f"), *["-"] * 5]
-    cells[7] = _number(row.seconds / reference if reference else 0.0, ".3f")
-    if record is not None and record.memory is not None:
-        static = record.memory.static_bytes / GIB
-        cells[2] = f"{static:.3f}"
-        cells[3] = f"{static - row.memory:+.3f} ({static / row.memory - 1:+.1%})" if row.memory else "-"
-    timing = record.timing if record is not None else None
-    if timing is not None:
-        cells[5] = f"{statistics.median(timing.samples_s):.3f}"
-        if timing.reference_s:
-            cells[6] = f"{statistics.median(timing.samples_s) / statistics.median(timing.reference_s):.3f}"
-        cells[8] = f"{min(timing.busy_s):.3f}" if timing.busy_s else "-"
-        cells[9] = f"{timing.busy_ratio:.3f}" if timing.busy_ratio is not None else "-"
+    static = _static(record) if record is not None else None
+    ratio, published = _ratio(record) if record is not None else None, row.seconds / reference if reference else None
+    seconds = statistics.median(record.timing.samples_s) if record is not None and record.timing is not None else None
+    is_reference = "/reference/" in row.cell
+    busy = record.timing.busy_ratio if record is not None and record.timing is not None else None
+    cells = [
+        row.cell,
+        *_beside(row.memory or None, static, ".3f"),
+        *_beside(row.seconds or None, seconds, ".3f"),
+        *(("-", "-", "-") if is_reference else _beside(published, ratio, ".2f")),
+        _number(busy, ".2f"),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
-def _explained(row: Row, record: Record | None) -> list[str]:
+def _beside(published: float | None, measured: float | None, form: str) -> tuple[str, str, str]:
+    """Both, and by how much of the published one they differ."""
+    change = f"{measured / published - 1:+.1%}" if published and measured else "-"
+    return _number(published, form), _number(measured, form), change
+
+
+def _number(value: float | None, form: str) -> str:
+    return format(value, form) if value is not None else "-"
+
+
+def _static(record: Record) -> float | None:
+    return record.memory.static_bytes / GIB if record.memory is not None else None
+
+
+def _ratio(record: Record) -> float | None:
+    """Of medians, of calls that were made in turn."""
+    timing = record.timing
+    if timing is None or not timing.reference_s:
+        return None
+    return statistics.median(timing.samples_s) / statistics.median(timing.reference_s)
+
+
+def _bytes(row: Row, record: Record) -> list[str]:
     """Of a row whose memory disagrees: what its bytes are, by component and weight type, from the manifest."""
-    if record is None or record.memory is None or not row.memory:
+    static = _static(record)
+    if record.memory is None or static is None or not row.memory or _agrees(static, row.memory):
         return []
-    static = record.memory.static_bytes / GIB
-    if abs(static - row.memory) <= max(_SHARE * row.memory, _ABSOLUTE):
-        return []
-    lines = [f"\n`{row.cell}` is {static - row.memory:+.3f} GiB off. What it stores:"]
+    lines = [f"\n`{row.cell}` is {static - row.memory:+.3f} GiB off. What it stores:\n"]
     for component, nbytes in record.memory.components.items():
         manifest = record.coverage.get(component)
-        kinds: dict[str, int] = {}
+        kinds: Counter[str] = Counter()
         for module in manifest.modules if manifest is not None else ():
-            kind = module.found or module.dtype
-            kinds[kind] = kinds.get(kind, 0) + module.bytes
-        told = ", ".join(f"{kind} {size / GIB:.3f}" for kind, size in sorted(kinds.items(), key=lambda each: -each[1]))
+            kinds[module.found or module.dtype] += module.bytes
+        told = ", ".join(f"{kind} {size / GIB:.3f}" for kind, size in kinds.most_common())
         lines.append(f"- {component} {nbytes / GIB:.3f} GiB" + (f": {told}" if told else ""))
     rest = record.memory.static_bytes - record.memory.storage_bytes
     lines.append(f"- beside what components store {rest / GIB:.3f} GiB")
     return lines
 
 
-def _number(value: float, form: str) -> str:
-    return format(value, form) if value else "-"
+def _agrees(static: float, published: float) -> bool:
+    return abs(static - published) <= max(_SHARE * published, _ABSOLUTE)
+
+
+def _kernels(rows: list[Row], found: dict[str, Record], references: dict[str, Row]) -> list[str]:
+    """Of rows that are slower or faster beside their reference than published: whose kernels they run."""
+    lines = []
+    for row in rows:
+        reference, record = references[row.cell.split("/")[2]].seconds, found[row.cell]
+        ratio = _ratio(record)
+        if ratio is None or not reference or abs(ratio / (row.seconds / reference) - 1) <= _SLOWER:
+            continue
+        classes = Counter(
+            module.tensor for manifest in record.coverage.values() for module in manifest.modules if module.found
+        )
+        told = ", ".join(f"{count} layers {name}" for name, count in classes.most_common())
+        stages = record.timing.stages if record.timing is not None else None
+        other = record.timing.reference_stages if record.timing is not None else None
+        steps = (
+            f"; a step takes {stages.step_s * 1e3:.0f} ms, the reference's {other.step_s * 1e3:.0f}"
+            if stages and other
+            else ""
+        )
+        lines.append(f"- `{row.cell}`: {row.seconds / reference:.2f} x published, {ratio:.2f} x here; {told}{steps}")
+    return ["\nTimes beside the reference that are more than 10 % off:\n", *lines] if lines else []
+
+
+#: How far a latency ratio may be from the published one before a row counts as one that disagrees.
+_SLOWER = 0.10
+
+
+def _order(found: dict[str, Record]) -> list[str]:
+    """The study's findings on order, each with its figures."""
+    memory = {cell: static for cell, record in found.items() if (static := _static(record)) is not None}
+    seconds = {
+        cell: statistics.median(each.timing.samples_s) for cell, each in found.items() if each.timing is not None
+    }
+    lines = []
+    for at in ("pixart-sigma/{}/bs1", "pixart-sigma/{}/bs4", "aura-flow/{}/bs1-10"):
+        lines += _saves_most(memory, at)
+        lines += _faster(found, "int8 is faster than float8", at.format("int8+te"), at.format("float8+te"))
+    for kind in ("int8", "float8"):
+        fp16, bf16 = (f"pixart-sigma/{kind}+te{suffix}/bs1" for suffix in ("", "-bf16"))
+        lines += _faster(found, "bf16 is a little faster than fp16", bf16, fp16)
+    for workload in ("bs1", "bs4"):
+        apart, fused = (f"pixart-sigma/int8+te{suffix}/{workload}" for suffix in ("", "-fused"))
+        lines += _faster(found, "fused projections are faster", fused, apart)
+        if {apart, fused} <= memory.keys():
+            figures = f"{apart} {memory[apart]:.3f} GiB, {fused} {memory[fused]:.3f} GiB"
+            lines.append(_stated("fused projections take more memory", memory[fused] > memory[apart], figures))
+    table = [cell for cell in seconds if cell.startswith("pixart-sigma/") and cell.endswith("/bs1")]
+    if {"pixart-sigma/int4/bs1", "pixart-sigma/int4+te/bs1"} <= {*table}:
+        slowest = sorted(table, key=lambda cell: seconds[cell])[-2:]
+        figures = ", ".join(f"{cell} {seconds[cell]:.3f} s" for cell in slowest)
+        lines.append(_stated("int4 is slowest", all("/int4" in cell for cell in slowest), figures))
+    return lines
+
+
+def _saves_most(memory: dict[str, float], at: str) -> list[str]:
+    plain, denoiser, both = (at.format(name) for name in ("reference", "float8", "float8+te"))
+    if not {plain, denoiser, both} <= memory.keys():
+        return []
+    first, then = memory[plain] - memory[denoiser], memory[denoiser] - memory[both]
+    figures = f"{both}: denoiser {first:.3f} GiB, text encoder {then:.3f} GiB"
+    return [_stated("the text encoder saves most", then > first, figures)]
+
+
+def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> list[str]:
+    """By the clock, and by what the device did: at batch 1 it waits for its host, whose pace changes."""
+    timings = [found[cell].timing for cell in (faster, slower) if cell in found]
+    one, two = timings if len(timings) == 2 else (None, None)
+    if one is None or two is None:
+        return []
+    wall = [statistics.median(timing.samples_s) for timing in (one, two)]
+    figures = f"{faster} {wall[0]:.3f} s, {slower} {wall[1]:.3f} s"
+    if not one.busy_s or not two.busy_s:
+        return [_stated(text, wall[0] < wall[1], figures)]
+    busy = [min(one.busy_s), min(two.busy_s)]
+    figures += f"; device busy {busy[0]:.3f} s and {busy[1]:.3f} s in the first steps"
+    if wall[0] >= wall[1] and busy[0] < busy[1]:
+        return [f"- {text}: **for the device alone** ({figures})."]
+    return [_stated(text, wall[0] < wall[1] and busy[0] < busy[1], figures)]
+
+
+def _stated(text: str, holds: bool, figures: str) -> str:
+    return f"- {text}: {'holds' if holds else '**does not hold**'} ({figures})."
 
 
 if __name__ == "__main__":

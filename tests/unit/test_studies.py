@@ -34,7 +34,7 @@ def test_the_pocket_study_has_every_family() -> None:
 
 def test_the_published_study_has_a_cell_for_every_row() -> None:
     """What is run by default is what is printed beside the published figures, no more and no less."""
-    loaded = config.load(next(path for path in STUDIES if path.stem == "h100"))
+    loaded = config.load(next(path for path in STUDIES if path.stem == "published"))
     name, cells = loaded.selection(None)
     rows = {row.cell for table in (published.PUBLISHED | published.BESIDE).values() for row in table}
     assert (name, set(cells)) == ("study", rows)
