@@ -26,18 +26,32 @@ def relative_l2(x: Tensor, reference: Tensor) -> float:
             f"latents: shapes differ, {list(x.shape)} against {list(reference.shape)}; "
             "compare runs of the same pipeline, size and batch"
         )
-    wide, wide_reference = (tensor.detach().to("cpu", torch.float64) for tensor in (x, reference))
-    if not (bool(wide.isfinite().all()) and bool(wide_reference.isfinite().all())):
+    return _each(x.unsqueeze(0), reference.unsqueeze(0))[0]
+
+
+def trajectory(xs: Sequence[Tensor] | Tensor, references: Sequence[Tensor] | Tensor) -> list[float]:
+    """``relative_l2`` after each denoising step, ``[steps, ...]``.
+
+    Raises ``MetricError`` where the numbers of steps or shapes differ.
+    """
+    if len(xs) != len(references):
+        raise MetricError(f"latents: {len(xs)} steps against {len(references)}; compare runs with the same steps")
+    if isinstance(xs, torch.Tensor) and isinstance(references, torch.Tensor) and xs.shape == references.shape:
+        return _each(xs, references)
+    return [relative_l2(x, reference) for x, reference in zip(xs, references, strict=True)]
+
+
+def _each(xs: Tensor, references: Tensor) -> list[float]:
+    """Of pairs along the first dimension. A norm is finite where all values are: float64 has room for their squares."""
+    wide, wide_references = (tensor.detach().to("cpu", torch.float64).flatten(1) for tensor in (xs, references))
+    norms = torch.linalg.vector_norm(wide_references, dim=1).tolist()
+    differences = torch.linalg.vector_norm(wide - wide_references, dim=1)
+    return [_share(difference, norm) for difference, norm in zip(differences.tolist(), norms, strict=True)]
+
+
+def _share(difference: float, norm: float) -> float:
+    if not math.isfinite(difference + norm):
         return math.inf
-    difference = float(torch.linalg.vector_norm(wide - wide_reference))
-    norm = float(torch.linalg.vector_norm(wide_reference))
     if difference == 0.0:
         return 0.0
     return difference / norm if norm else math.inf
-
-
-def trajectory(xs: Sequence[Tensor], references: Sequence[Tensor]) -> list[float]:
-    """``relative_l2`` after each denoising step. Raises ``MetricError`` where the numbers of steps or shapes differ."""
-    if len(xs) != len(references):
-        raise MetricError(f"latents: {len(xs)} steps against {len(references)}; compare runs with the same steps")
-    return [relative_l2(x, reference) for x, reference in zip(xs, references, strict=True)]

@@ -28,7 +28,8 @@ _FAST = 1
 def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None = None) -> dict[str, Any]:
     """Write PNGs and tensors; returns fields of a record: images' names relative to the folder, and SHA-256 digests.
 
-    And the number of frames where prompts give videos.
+    And the number of frames where prompts give videos. ``initial``: of a reference its initial latents, which are
+    written too, as is what it had after each step: others are held against it when the process that made it is gone.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = image_names(len(made.images), "png")
@@ -38,9 +39,9 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
 
     with ThreadPoolExecutor(available_cores()) as threads:  # deflating lets other threads run
         list(threads.map(write, names, made.images))
-    tensors = {"latents": made.latents.contiguous(), "trajectory": made.trajectory, "finite": made.finite}
+    tensors = {"latents": made.latents.contiguous(), "finite": made.finite}
     if initial is not None:
-        tensors["initial"] = initial
+        tensors |= {"initial": initial, "trajectory": made.trajectory}
     write_atomic(folder / _TENSORS, save(tensors))
     return {
         "images": tuple(names),

@@ -50,11 +50,15 @@ class Generated(msgspec.Struct, frozen=True):
         )
 
     def rows(self, batch: Sequence[int]) -> Generated:
-        """Those of some prompts."""
-        rows = list(batch)
-        images = [row * self.frames + frame for row in rows for frame in range(self.frames)]
+        """Those of some prompts; of neighbours nothing is copied."""
+        if isinstance(batch, range) and batch.step == 1:
+            prompts: slice | list[int] = slice(batch.start, batch.stop)
+            images: slice | list[int] = slice(batch.start * self.frames, batch.stop * self.frames)
+        else:
+            prompts = list(batch)
+            images = [row * self.frames + frame for row in batch for frame in range(self.frames)]
         return Generated(
-            self.images[images], self.finite[images], self.latents[rows], self.trajectory[rows], self.frames
+            self.images[images], self.finite[images], self.latents[prompts], self.trajectory[prompts], self.frames
         )
 
     @property

@@ -123,7 +123,7 @@ def _trajectory(made: torch.Tensor, reference: torch.Tensor) -> tuple[float | No
     """Mean over prompts of the relative L2 at each step; empty where a scheduler took another number of steps."""
     if made.shape != reference.shape:
         return ()
-    prompts = [trajectory(list(a), list(b)) for a, b in zip(made, reference, strict=True)]
+    prompts = [trajectory(a, b) for a, b in zip(made, reference, strict=True)]
     return tuple(_finite(fmean(values)) for values in zip(*prompts, strict=True))
 
 
