@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,32 @@ def device_name(device: str) -> str:
         return found
 
     return _nvml(name)
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver offers to a torch that was built for CUDA; 0 where only torch itself can tell.
+
+    torch takes two to six seconds to import, and is needed by workers alone.
+    """
+    if not _torch_is_for_cuda():
+        return 0
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
+
+
+def _torch_is_for_cuda() -> bool:
+    """By the version that its build has left."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    path = Path(spec.origin).with_name("version.py")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return re.search(r"^cuda\b[^=\n]*=\s*['\"]\d", text, re.MULTILINE) is not None
 
 
 def _nvml(ask: Callable[[Any], str | bytes]) -> str:

@@ -15,6 +15,7 @@ from qregress.items.handle import CellHandle
 from qregress.items.keeping import Keeping
 from qregress.items.order import together
 from qregress.items.screen import Screen
+from qregress.machine import cuda_devices
 from qregress.matrix import DEVICES, Cell
 from qregress.pipelines.hub import Repository
 from qregress.plugin import FIXTURE, RUN_ID
@@ -85,10 +86,12 @@ class PytestSession:
         device = self._session.device
         if not device.startswith("cuda"):
             return
+        index = int(device.partition(":")[2] or 0)
+        if index < cuda_devices():
+            return
         import torch
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = int(device.partition(":")[2] or 0)
         if index >= count:
             reason = f"torch {torch.__version__} sees {count} CUDA devices" if count else "torch sees no CUDA device"
             raise pytest.UsageError(f"{device} was asked for, but {reason}; nothing was run (see nvidia-smi)")

@@ -1,6 +1,10 @@
-"""What this machine is, with a stand-in for NVML."""
+"""What this machine is, with stand-ins for NVML and the driver."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
@@ -55,3 +59,57 @@ def test_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", fail)
     assert machine.device_name("cuda") == ""
     assert machine.DRIVER not in machine.versions("cuda")
+
+
+class Driver:
+    """The driver's library: an error for each of its two calls, and a count."""
+
+    def __init__(self, *, init: int = 0, counting: int = 0, count: int = 2) -> None:
+        self._errors = init, counting
+        self._count = count
+
+    def cuInit(self, flags: int) -> int:  # noqa: D102, N802
+        assert flags == 0
+        return self._errors[0]
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: D102, N802
+        count._obj.value = self._count
+        return self._errors[1]
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "count"),
+    [
+        ("cuda: Optional[str] = '13.0'", Driver(), 2),
+        ("cuda = '12.4'\nhip = None", Driver(), 2),
+        ("cuda: Optional[str] = None", Driver(), 0),
+        ("cuda = None\nhip: Optional[str] = '6.2'", Driver(), 0),
+        ("", Driver(), 0),
+        ("cuda = '12.4'", Driver(init=100), 0),
+        ("cuda = '12.4'", Driver(counting=3), 0),
+        ("cuda = '12.4'", None, 0),
+    ],
+    ids=["cuda", "older torch", "cpu", "rocm", "unknown", "no device", "no count", "no driver"],
+)
+def test_devices_are_counted_without_torch(
+    built: str, driver: Driver | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a torch for CUDA and a driver, then devices are known; else torch must be asked."""
+    (tmp_path / "version.py").write_text(f"__version__ = '2.11'\n{built}\n", encoding="utf-8")
+    monkeypatch.setattr(machine, "find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+
+    def load(name: str) -> Driver:
+        assert name == "libcuda.so.1"
+        if driver is None:
+            raise OSError(name)
+        return driver
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    assert machine.cuda_devices() == count
+
+
+def test_an_installed_torch_says_what_it_is_for() -> None:
+    """Given this torch, then its build is read without importing it as its own attribute says."""
+    import torch
+
+    assert machine._torch_is_for_cuda() == (torch.version.cuda is not None)
