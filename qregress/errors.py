@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class QregressError(Exception):
@@ -20,6 +21,15 @@ class ConfigError(QregressError):
 
 class SourceError(QregressError):
     """A pipeline's files are missing, truncated or of another kind than its index says. Exit code 4."""
+
+
+class DamagedError(SourceError):
+    """A file of a pipeline is not as it was written. ``file``, ``what`` is wrong with it."""
+
+    def __init__(self, file: Path, what: str) -> None:
+        super().__init__(f"{file}: {what}; copy it again")
+        self.file = file
+        self.what = what
 
 
 class SchemaError(QregressError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from qregress.errors import SourceError
+from qregress.errors import DamagedError, SourceError
 from qregress.pipelines.families import Family, Kind, family
 from qregress.pipelines.variants import indices_of, variant_of, weights_of
 
@@ -137,7 +137,7 @@ def _check_component(folder: Path, variant: str | None) -> bool:
         table = read_json(index)
         shards = table.get("weight_map") if isinstance(table, dict) else None
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise SourceError(f"{index}: names no files (weight_map); copy it again")
+            raise DamagedError(index, "names no files (weight_map)")
         for shard in sorted(set(shards.values())):
             if not (folder / shard).exists():
                 raise SourceError(f"{folder / shard}: missing; {index.name} names it")
@@ -165,7 +165,7 @@ def check_safetensors(file: Path) -> int:
             prefix = stream.read(_PREFIX)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == _PREFIX else 0
             if not _SMALLEST_HEADER <= length <= min(size - _PREFIX, _HEADER_LIMIT):
-                raise SourceError(f"{file}: not a safetensors file, or truncated within its header; copy it again")
+                raise DamagedError(file, "not a safetensors file, or truncated within its header")
             header = json.loads(stream.read(length))
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
         ends = [int(entry["data_offsets"][1]) for entry in entries]
@@ -173,8 +173,8 @@ def check_safetensors(file: Path) -> int:
     except OSError as error:
         raise SourceError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise SourceError(f"{file}: its safetensors header is damaged; copy it again") from None
+        raise DamagedError(file, "its safetensors header is damaged") from None
     expected = _PREFIX + length + max(ends, default=0)
     if size != expected:
-        raise SourceError(f"{file}: truncated or overlong: {size} bytes, its header promises {expected}; copy it again")
+        raise DamagedError(file, f"truncated or overlong: {size} bytes, its header promises {expected}")
     return elements

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from qregress.errors import ConfigError, SourceError
+from qregress.errors import ConfigError, DamagedError, SourceError
 from qregress.pipelines.families import Kind
 from qregress.pipelines.folder import Described, Folder, inspect, read_index
 from qregress.pipelines.hub_errors import Address, told
@@ -179,7 +179,12 @@ def _chosen(address: Address, component: str, sizes: dict[str, int]) -> list[str
 
 def _folder(path: Path, address: Address) -> Folder:
     """The snapshot of a commit, every file of it checked."""
-    found = of_folder(path, inspect(path, {}))
+    try:
+        found = of_folder(path, inspect(path, {}))
+    except DamagedError as error:
+        # A name in a snapshot is a link to what the cache keeps, and what is there is not fetched again.
+        kept = error.file.resolve()
+        raise SourceError(f"hub:{address}: {kept}: {error.what}; delete that file, and it is fetched again") from None
     return msgspec.structs.replace(found, pinned=f"hub:{address.repository}@{path.name}", commit=path.name)
 
 

@@ -136,6 +136,21 @@ def test_an_interrupted_download(hub: Hub) -> None:
     }
 
 
+def test_a_damaged_file(hub: Hub) -> None:
+    """Given a file in the cache that was cut off, then one line says which one to delete, and that is all it takes."""
+    whole = pipelines.whole(pipelines.check(PINNED))
+    assert isinstance(whole, Folder)
+    file = (whole.path / "vae/model.safetensors").resolve()
+    file.write_bytes(file.read_bytes()[:-10])
+    text = wrong(PINNED)
+    assert text.startswith(f"{file}: truncated or overlong: ")
+    assert text.endswith("; delete that file, and it is fetched again")
+    file.unlink()
+    source._look.cache_clear()
+    assert isinstance(pipelines.whole(pipelines.check(PINNED)), Folder)
+    assert file.read_bytes() == (hub.folder / "vae/model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_no_such_repository(hub: Hub, status: int) -> None:
     """Given a repository that is missing, or private, then the line says both and how to log in."""
