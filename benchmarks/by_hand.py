@@ -50,9 +50,15 @@ def main() -> None:
         other = _processes(options, [cell for cell in loaded.cells() if cell.id in done], folder / "processes.jsonl")
     print(f"{len(done)} cells, {loaded.run.latency_pairs} timed calls each\n")
     print("| | wall s | load | quantize | calls | rest |\n|---|---|---|---|---|---|")
+    rests = []
     for name, found in (("qregress run", mine), ("a process for each cell", other)):
-        rest = found["wall"] - sum(found[part] for part in WORK)
-        print(f"| {name} | {found['wall']:.1f} | {' | '.join(f'{found[part]:.1f}' for part in WORK)} | {rest:.1f} |")
+        rests.append(found["wall"] - sum(found[part] for part in WORK))
+        print(
+            f"| {name} | {found['wall']:.1f} | {' | '.join(f'{found[part]:.1f}' for part in WORK)} | {rests[-1]:.1f} |"
+        )
+    wall = mine["wall"] / (mine["wall"] - rests[0])
+    print(f"\nqregress takes {wall:.3f} x what it loads, quantizes and calls.")
+    print(f"Its rest is {rests[0] / rests[1]:.2f} of the processes'.")
 
 
 def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, float], set[str]]:
