@@ -68,29 +68,36 @@ def device_name(device: str) -> str:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices the driver offers to a torch that was built for CUDA; 0 where only torch itself can tell.
+    """How many CUDA devices a driver offers that is new enough for torch's CUDA; 0 where only torch itself can tell.
 
     torch takes two to six seconds to import, and is needed by workers alone.
     """
-    if not _torch_is_for_cuda():
+    needed = _torch_cuda()
+    if not needed:
         return 0
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
-    count = ctypes.c_int()
-    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    return 0 if failed else count.value
+    version, count = ctypes.c_int(), ctypes.c_int()
+    calls = (
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDriverGetVersion(ctypes.byref(version)),
+        lambda: driver.cuDeviceGetCount(ctypes.byref(count)),
+    )
+    failed = any(call() for call in calls)
+    return count.value if not failed and version.value // 1000 >= needed else 0
 
 
-def _torch_is_for_cuda() -> bool:
-    """By the version that its build has left."""
+def _torch_cuda() -> int:
+    """Major version of the CUDA that torch was built for, by the file that its build has left; 0: for none."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
-        return False
+        return 0
     path = Path(spec.origin).with_name("version.py")
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return re.search(r"^cuda\b[^=\n]*=\s*['\"]\d", text, re.MULTILINE) is not None
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"](\d+)", text, re.MULTILINE)
+    return int(found.group(1)) if found is not None else 0
 
 
 def _nvml(ask: Callable[[Any], str | bytes]) -> str:

@@ -43,10 +43,21 @@ def trajectory(xs: Sequence[Tensor] | Tensor, references: Sequence[Tensor] | Ten
 
 def _each(xs: Tensor, references: Tensor) -> list[float]:
     """Of pairs along the first dimension. A norm is finite where all values are: float64 has room for their squares."""
-    wide, wide_references = (tensor.detach().to("cpu", torch.float64).flatten(1) for tensor in (xs, references))
-    norms = torch.linalg.vector_norm(wide_references, dim=1).tolist()
-    differences = torch.linalg.vector_norm(wide - wide_references, dim=1)
-    return [_share(difference, norm) for difference, norm in zip(differences.tolist(), norms, strict=True)]
+    told: list[float] = []
+    some = max(1, _VALUES // max(1, xs[0].numel())) if len(xs) else 1
+    for start in range(0, len(xs), some):
+        wide, wide_references = (
+            part[start : start + some].detach().to("cpu", torch.float64).reshape(-1, xs[0].numel())
+            for part in (xs, references)
+        )
+        norms = torch.linalg.vector_norm(wide_references, dim=1).tolist()
+        differences = torch.linalg.vector_norm(wide - wide_references, dim=1).tolist()
+        told += [_share(difference, norm) for difference, norm in zip(differences, norms, strict=True)]
+    return told
+
+
+#: So many at once: of a video's latents, all steps in float64 would be gigabytes.
+_VALUES = 2**24
 
 
 def _share(difference: float, norm: float) -> float:

@@ -163,6 +163,8 @@ class Bench:
         self._unquantized.keep_reference(workload, made, initial)
         kept = self._keep(cell, made, initial)
         trained = self._unquantized.source.trained
+        with self._unquantized.spent.on("scores"):
+            scores = scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained)
         return self._record(
             cell,
             start,
@@ -178,7 +180,7 @@ class Bench:
                 disturbed=disturbed.told() or UNSET,
                 unwatched=disturbed.unwatched() or UNSET,
             ),
-            scores=scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained),
+            scores=scores,
         )
 
     def _run_cell(self, cell: Cell, resolve: tuple[float, ...]) -> Record:

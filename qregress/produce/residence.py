@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,9 +12,6 @@ from torch import nn
 
 from qregress.produce.timing import Spent, synchronize
 from qregress.quantize.coverage import inner_tensors
-
-#: Bytes from which a copy has pages of its own, which can be locked.
-_LARGE = 2**20
 
 
 class HostCopies:
@@ -71,12 +69,20 @@ class HostCopies:
         """The host's copy of a storage, uint8 ``[bytes]``."""
         key = _key(storage)
         if key not in self._copies:
-            host = torch.empty(storage.nbytes(), dtype=torch.uint8)
+            host = _pages(storage.nbytes())
             host.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
-            if self._device.startswith("cuda") and host.numel() >= _LARGE:
+            if self._device.startswith("cuda"):
                 _lock(host, self._device)
             self._copies[key] = storage, host.copy_(_bytes_of(storage), non_blocking=True)
         return self._copies[key][1]
+
+
+def _pages(nbytes: int) -> torch.Tensor:
+    """uint8 ``[nbytes]`` in pages of its own: of two that share one, the second could not be locked."""
+    found: torch.Tensor = torch.frombuffer(
+        mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8
+    )
+    return found
 
 
 def _lock(host: torch.Tensor, device: str) -> None:

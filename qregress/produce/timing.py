@@ -22,7 +22,7 @@ _LOOK_AGAIN = 1.5
 
 
 class Spent:
-    """Where the seconds of a cell go: loading, quantizing, calls of the pipeline. What is left is qregress' own."""
+    """Where the seconds of a cell go, part by part: see ``Record.spent``."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -48,8 +48,9 @@ class Dequantized(msgspec.Struct, frozen=True):
     ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
     two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
     ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
-    step; ``None``: at the end. ``slices``: in how many parts, at most, the kernel makes a sum that it rounds to the
-    compute dtype after each; 1: it rounds none but the whole.
+    step; ``None``: at the end. ``slices``: of a call with so many tokens, in how many parts, at most, the kernel makes
+    the sums of each, from the last inputs to the first, rounding what has come together to the compute dtype after each
+    part but the last; ``None``: in one.
     """
 
     values: torch.Tensor
@@ -57,7 +58,7 @@ class Dequantized(msgspec.Struct, frozen=True):
     group: int | None = None
     alike: torch.Tensor | None = None
     stepwise: Callable[[], torch.Tensor] | None = None
-    slices: int = 1
+    slices: Callable[[int], Sequence[int]] | None = None
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:

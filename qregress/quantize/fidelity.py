@@ -29,9 +29,9 @@ from qregress.record import LayerFidelity
 #: The first layer of each kind is compared over so many tokens, every other one over fewer: a fault of a kernel is in
 #: all layers that use it, and the product costs as much as a float32 forward.
 FULL_ROWS, SOME_ROWS = 16384, 256
-#: Layers of one shape are judged together, as many as have so many bytes of weights: a GPU is done with one of them
-#: sooner than a host has said what to do.
-_TOGETHER = 2**27
+#: Layers of one shape are judged together, as a GPU is done with one of them sooner than a host has said what to do:
+#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes some five times as much.
+_TOGETHER = 2**28
 #: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
 _POWER = 0.4
 _ALIKE = 1 / 16
@@ -90,6 +90,7 @@ class _Examination:
         self._backend = backend
         self._kinds: set[tuple[Any, ...]] = set()
         self._waiting: dict[tuple[Any, ...], list[tuple[str, _Call]]] = {}
+        self._held = 0
         self._handles: list[RemovableHandle] = []
         self.called: set[tuple[str, str]] = set()
 
@@ -106,8 +107,11 @@ class _Examination:
             call = _taken(name, module, x, output, self._backend, original, rows)
             calls = self._waiting.setdefault(call.shape, [])
             calls.append((component, call))
-            if rows == FULL_ROWS or len(calls) * call.weight.nbytes >= _TOGETHER:
+            self._held += call.nbytes
+            if rows == FULL_ROWS:
                 self._judge(call.shape)
+            elif self._held >= _TOGETHER:
+                self._judge(max(self._waiting, key=self._bytes))
 
         # First of all hooks: libraries quantize outputs in hooks of their own.
         handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
@@ -124,7 +128,11 @@ class _Examination:
             self._judge(shape)
         return self._found
 
+    def _bytes(self, shape: tuple[Any, ...]) -> int:
+        return sum(call.nbytes for _, call in self._waiting[shape])
+
     def _judge(self, shape: tuple[Any, ...]) -> None:
+        self._held -= self._bytes(shape)
         calls = self._waiting.pop(shape)
         for (component, _), layer in zip(calls, _judged([call for _, call in calls]), strict=True):
             self._found[component][layer.name] = layer
@@ -150,6 +158,7 @@ class _Call(msgspec.Struct, frozen=True):
 
     ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. ``exact``: the dtype that the
     product is made in. ``loss``: norms of what quantizing changed and of the unquantized weight, on the device.
+    ``slices``: of each token, see ``Dequantized``.
     """
 
     name: str
@@ -163,6 +172,14 @@ class _Call(msgspec.Struct, frozen=True):
     bias: torch.Tensor | None
     left_out: int
     loss: torch.Tensor | None
+    slices: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps on the device until it is judged."""
+        known = self.known
+        kept = (self.x, self.output, self.weight, known.values, known.rounded)
+        return sum({each.data_ptr(): each.nbytes for each in kept}.values())
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -171,7 +188,7 @@ class _Call(msgspec.Struct, frozen=True):
         return (
             *(self.tensor, self.dtype, self.unit, self.x.shape, self.x.device, self.weight.shape, self.bias is None),
             *(known.group, known.alike.shape if known.alike is not None else None, known.rounded is known.values),
-            *(known.slices, self.loss is None),
+            *(self.slices, self.loss is None),
         )
 
 
@@ -200,16 +217,21 @@ def _taken(
     unit = _unit(module, output)
     with _full_precision():
         x = backend.quantize_input(module, x)
+    slices = torch.ones(0, dtype=torch.long)
     if isinstance(module, nn.Conv2d):
         x, output = _patches(module, x, output, rows)
     else:
         x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
-        chosen = structure.spread(len(x), rows, x.device)
+        chosen = structure.spread(len(x), rows, torch.device("cpu"))
+        if known.slices is not None:
+            slices = torch.tensor(known.slices(len(x)))[chosen]
+        chosen = chosen.to(x.device)
         x, output = x[chosen], output[chosen]
     fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
     left_out = len(x) - int(fit.sum())
     if left_out:
         x, output = x[fit], output[fit]
+        slices = slices[fit.cpu()] if len(slices) else slices
     return _Call(
         name=name,
         tensor=_class(module),
@@ -222,6 +244,7 @@ def _taken(
         bias=module.bias.to(exact) if module.bias is not None else None,
         left_out=left_out,
         loss=loss,
+        slices=tuple(slices.tolist()),
     )
 
 
@@ -277,7 +300,7 @@ def _stacked(calls: Sequence[_Call]) -> Layers:
         alike=_stack(alike) if alike else torch.full((1, 1, 1), _ALIKE, dtype=exact, device=weight.device),
         bias=_stack(biases) if biases else None,
         output=_stack([call.output for call in calls]),
-        slices=known[0].slices,
+        slices=calls[0].slices,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ninja
@@ -29,7 +30,7 @@ from optimum.quanto.library.extensions import get_extension
 from torch import nn
 
 from qregress.errors import one_line
-from qregress.quantize import extensions
+from qregress.quantize import extensions, marlin
 from qregress.quantize.base import Backend, Dequantized, Spec, alike
 from qregress.quantize.copies import copies
 from qregress.quantize.packed import unpack
@@ -207,22 +208,13 @@ def _as_quantized(weight: QTensor) -> QTensor:
     return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
 
 
-def _slices(weight: QTensor) -> int:
-    """In how many parts a Marlin kernel makes a sum, which it keeps in the compute dtype from one block to the next.
-
-    It deals tiles of at least 64 inputs and at most 256 outputs to as many blocks as the device has multiprocessors,
-    each a run of them down a column of outputs: at most so many blocks meet in a column, one that starts and one that
-    ends in it included (``global_reduce`` in optimum-quanto's fp8_marlin.cu and marlin_cuda_kernel.cu).
-    """
+def _slices(weight: QTensor) -> Callable[[int], Sequence[int]] | None:
+    """Of what a Marlin kernel multiplies."""
     if not type(weight).__name__.startswith("Marlin"):
-        return 1
-    outputs, inputs = (int(size) for size in weight.shape)
-    blocks = int(torch.cuda.get_device_properties(weight.device).multi_processor_count)
-    return max(1, min(inputs // _MARLIN_INPUTS, blocks * _MARLIN_OUTPUTS // outputs + 2))
-
-
-#: Sizes of a tile of optimum-quanto's Marlin kernels: the least inputs, the most outputs.
-_MARLIN_INPUTS, _MARLIN_OUTPUTS = 64, 256
+        return None
+    outputs, inputs = weight.shape
+    blocks = torch.cuda.get_device_properties(weight.device).multi_processor_count
+    return partial(marlin.slices, int(outputs), int(inputs), int(blocks))
 
 
 def backend() -> Quanto:

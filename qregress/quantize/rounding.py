@@ -24,7 +24,8 @@ class Layers(msgspec.Struct, frozen=True):
     """Calls of layers of one shape as products, all with a first dimension for the layer, of one floating dtype.
 
     ``x [layers, tokens, inputs]``, ``weight [layers, outputs, inputs]``, ``bias [layers, outputs]``, ``output [layers,
-    tokens, outputs]``. ``rounded``, ``group``, ``alike`` and ``slices`` are those of ``Dequantized``.
+    tokens, outputs]``. ``rounded``, ``group`` and ``alike`` are those of ``Dequantized``, ``slices`` of each
+    token what those there are for a call.
     """
 
     x: torch.Tensor
@@ -34,7 +35,7 @@ class Layers(msgspec.Struct, frozen=True):
     alike: torch.Tensor
     bias: torch.Tensor | None
     output: torch.Tensor
-    slices: int = 1
+    slices: tuple[int, ...] = ()
 
 
 def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Compared:
@@ -62,7 +63,7 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
         terms = square @ torch.add(rounded, weight, alpha=1 + sums / unit**2).mT
         partial = None
     terms = terms.add_(_together(layers, rounded)).addcmul_(product, product).addcmul_(expected, expected)
-    if layers.slices > 1:
+    if any(count > 1 for count in layers.slices):
         terms += _handed_on(layers)
     allowed = terms.mul_(unit**2).add_(square.sum(2, keepdim=True).add_(1).mul_(grid**2))
     if partial is not None:
@@ -94,17 +95,21 @@ def _together(layers: Layers, rounded: torch.Tensor) -> torch.Tensor:
 def _handed_on(layers: Layers) -> torch.Tensor:
     """Sum of the squares of what has come together after each slice but the last, in slices of one size.
 
-    A kernel's own may begin elsewhere; sums up to places nearby are nearly the same.
+    A kernel's own may begin elsewhere; sums from places nearby are nearly the same.
     """
+    found = torch.zeros_like(layers.output)
     inputs = layers.x.shape[2]
-    size = -(-inputs // layers.slices)
-    sums = torch.zeros_like(layers.output)
-    squares = torch.zeros_like(layers.output)
-    for start in range(0, inputs - size, size):
-        part = slice(start, start + size)
-        sums.baddbmm_(layers.x[:, :, part], layers.weight[:, :, part].mT)
-        squares.addcmul_(sums, sums)
-    return squares
+    for count in {*layers.slices} - {1}:
+        tokens = torch.tensor([here == count for here in layers.slices], device=found.device)
+        x, size = layers.x[:, tokens], -(-inputs // count)
+        sums = torch.zeros_like(found[:, tokens])
+        squares = torch.zeros_like(sums)
+        for end in range(inputs, size, -size):
+            part = slice(end - size, end)
+            sums.baddbmm_(x[:, :, part], layers.weight[:, :, part].mT)
+            squares.addcmul_(sums, sums)
+        found[:, tokens] = squares
+    return found
 
 
 def judge(compared: Compared) -> list[tuple[str, float | None]]:

@@ -62,19 +62,23 @@ def test_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Driver:
-    """The driver's library: an error for each of its two calls, and a count."""
+    """The driver's library: an error for each of two calls, the CUDA that it can do, and two devices."""
 
-    def __init__(self, *, init: int = 0, counting: int = 0, count: int = 2) -> None:
+    def __init__(self, *, init: int = 0, counting: int = 0, version: int = 13000) -> None:
         self._errors = init, counting
-        self._count = count
+        self._version = version
 
     def cuInit(self, flags: int) -> int:  # noqa: D102, N802
         assert flags == 0
         return self._errors[0]
 
     def cuDeviceGetCount(self, count: Any) -> int:  # noqa: D102, N802
-        count._obj.value = self._count
+        count._obj.value = 2
         return self._errors[1]
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: D102, N802
+        version._obj.value = self._version
+        return 0
 
 
 @pytest.mark.parametrize(
@@ -87,9 +91,22 @@ class Driver:
         ("", Driver(), 0),
         ("cuda = '12.4'", Driver(init=100), 0),
         ("cuda = '12.4'", Driver(counting=3), 0),
+        ("cuda = '13.0'", Driver(version=12080), 0),
+        ("cuda = '12.8'", Driver(version=12020), 2),
         ("cuda = '12.4'", None, 0),
     ],
-    ids=["cuda", "older torch", "cpu", "rocm", "unknown", "no device", "no count", "no driver"],
+    ids=[
+        "cuda",
+        "older torch",
+        "cpu",
+        "rocm",
+        "unknown",
+        "no device",
+        "no count",
+        "old driver",
+        "older driver",
+        "no driver",
+    ],
 )
 def test_devices_are_counted_without_torch(
     built: str, driver: Driver | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,4 +129,4 @@ def test_an_installed_torch_says_what_it_is_for() -> None:
     """Given this torch, then its build is read without importing it as its own attribute says."""
     import torch
 
-    assert machine._torch_is_for_cuda() == (torch.version.cuda is not None)
+    assert machine._torch_cuda() == int((torch.version.cuda or "0").partition(".")[0])

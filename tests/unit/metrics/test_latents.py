@@ -53,3 +53,14 @@ def test_trajectory_has_one_entry_per_step() -> None:
     """In the order of the steps."""
     reference = [torch.ones(4)] * 3
     assert trajectory([torch.ones(4) * (1 + step) for step in range(3)], reference) == pytest.approx([0.0, 1.0, 2.0])
+
+
+def test_steps_at_once_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given steps of more values than are taken at once, then the distances are those of the single steps."""
+    made = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0))
+    reference = made + 0.1 * torch.arange(7.0).reshape(7, 1, 1)
+    alone = [relative_l2(a, b) for a, b in zip(made, reference, strict=True)]
+    for values in (1, 12, 2**24):
+        monkeypatch.setattr("qregress.metrics.latents._VALUES", values)
+        assert trajectory(made, reference) == pytest.approx(alone, rel=1e-12)
+    assert relative_l2(torch.tensor(3.0), torch.tensor(2.0)) == 0.5

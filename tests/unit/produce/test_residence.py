@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 from torch import nn
@@ -31,6 +33,7 @@ def test_what_is_emptied_comes_back() -> None:
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> HostCopies:
     """As for a GPU, with storages of a CPU."""
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(2))  # which locks nothing
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr("qregress.produce.residence.synchronize", lambda _: None)
     monkeypatch.setattr("qregress.produce.residence._storages", lambda modules, _: _storages(modules, "cpu"))
@@ -58,30 +61,57 @@ def test_after_an_error_the_device_stays_as_it_was(on_cuda: HostCopies) -> None:
     assert other.state_dict()["0.weight"].untyped_storage().nbytes() == 0
 
 
-@pytest.mark.parametrize("error", [0, 2])
-def test_pages_of_large_copies_are_locked(monkeypatch: pytest.MonkeyPatch, on_cuda: HostCopies, error: int) -> None:
-    """Given weights of megabytes, then their copies' pages are locked until they are dropped; where not, they serve."""
-    locked: set[int] = set()
+class Cudart:
+    """What of the runtime is asked for; ``error``: its answer."""
 
-    class Cudart:
-        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
-            assert (size, flags) == (2**21, 0)
-            locked.add(address)
-            return error
+    def __init__(self, error: int) -> None:
+        self.error = error
+        self.locked: dict[int, int] = {}
 
-        def cudaHostUnregister(self, address: int) -> None:  # noqa: N802
-            locked.remove(address)
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: D102, N802
+        assert address % 4096 == 0
+        assert flags == 0
+        if not self.error:
+            self.locked[address] = size
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> None:  # noqa: D102, N802
+        ctypes.string_at(address, self.locked.pop(address))  # still mapped, or this process ends here
+
+
+@pytest.fixture
+def cudart(monkeypatch: pytest.MonkeyPatch) -> Cudart:
+    """A runtime that locks whatever it is told."""
+    found = Cudart(0)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: found)
+    return found
+
+
+def test_pages_of_copies_are_locked_as_long_as_they_live(on_cuda: HostCopies, cudart: Cudart) -> None:
+    """Given weights that are moved aside, then their copies' pages are locked until they are dropped."""
+    module = nn.Linear(1024, 512)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with on_cuda.aside([module], []):
+        assert sorted(cudart.locked.values()) == [2048, 2**21]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert len(cudart.locked) == 2
+    on_cuda.forget_all_but([])
+    assert not cudart.locked
+
+
+def test_pages_that_cannot_be_locked(on_cuda: HostCopies, cudart: Cudart, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a system that locks no more pages, then copies serve as they are, and its error is cleared each time."""
+    cudart.error = 2
+    kernels: list[str] = []
 
     def kernel(*_: object, device: str) -> None:
-        assert device == "cuda:0"
+        kernels.append(device)
         raise RuntimeError("CUDA error: out of memory")  # of the call before
 
-    monkeypatch.setattr(torch.cuda, "cudart", Cudart)
+    module = nn.Linear(1024, 512)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     monkeypatch.setattr(torch, "zeros", kernel)
-    large = nn.Linear(1024, 512)
-    before = {name: value.clone() for name, value in large.state_dict().items()}
-    with on_cuda.aside([large], []):
-        assert len(locked) == 1  # the weight's, not the bias'
-    assert all(torch.equal(value, before[name]) for name, value in large.state_dict().items())
+    with on_cuda.aside([module], []):
+        assert kernels == ["cuda:0", "cuda:0"]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     on_cuda.forget_all_but([])
-    assert len(locked) == (1 if error else 0)
