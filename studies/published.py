@@ -7,13 +7,13 @@ Takes a finished run's folder, or an archive of it. A row that was not run is le
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from qregress.record import Record
+from qregress.record import Record, Timing
+from qregress.stats import Ratio, low_quantile, ratio
 from qregress.store.finished import FinishedRun
 
 GIB = 2**30
@@ -111,15 +111,19 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "optimum-quanto", "nvidia-dr
 def _line(row: Row, record: Record | None, reference: float) -> str:
     """Published and measured side by side; a dash for what is not there."""
     static = _static(record) if record is not None else None
-    ratio, published = _ratio(record) if record is not None else None, row.seconds / reference if reference else None
-    seconds = statistics.median(record.timing.samples_s) if record is not None and record.timing is not None else None
-    is_reference = "/reference/" in row.cell
-    busy = record.timing.busy_ratio if record is not None and record.timing is not None else None
+    timing = record.timing if record is not None else None
+    seconds = low_quantile(timing.samples_s) if timing is not None else None
+    found = _ratio(timing)
+    published = row.seconds / reference if reference and "/reference/" not in row.cell else None
+    first, shown, change = _beside(published, found.value if found is not None else None, ".2f")
+    if found is not None:
+        shown += f" [{found.low:.2f}, {found.high:.2f}]"
+    busy = timing.busy_ratio if timing is not None else None
     cells = [
         row.cell,
         *_beside(row.memory or None, static, ".3f"),
         *_beside(row.seconds or None, seconds, ".3f"),
-        *(("-", "-", "-") if is_reference else _beside(published, ratio, ".2f")),
+        *(first, shown, change),
         _number(busy, ".2f"),
     ]
     return f"| {' | '.join(cells)} |"
@@ -139,12 +143,9 @@ def _static(record: Record) -> float | None:
     return record.memory.static_bytes / GIB if record.memory is not None else None
 
 
-def _ratio(record: Record) -> float | None:
-    """Of medians, of calls that were made in turn."""
-    timing = record.timing
-    if timing is None or not timing.reference_s:
-        return None
-    return statistics.median(timing.samples_s) / statistics.median(timing.reference_s)
+def _ratio(timing: Timing | None) -> Ratio | None:
+    """To the reference, of calls that were made in turn, as a latency verdict has it."""
+    return ratio(timing.samples_s, timing.reference_s) if timing is not None and timing.reference_s else None
 
 
 def _bytes(row: Row, record: Record) -> list[str]:
@@ -174,22 +175,31 @@ def _kernels(rows: list[Row], found: dict[str, Record], references: dict[str, Ro
     lines = []
     for row in rows:
         reference, record = references[row.cell.split("/")[2]].seconds, found[row.cell]
-        ratio = _ratio(record)
-        if ratio is None or not reference or abs(ratio / (row.seconds / reference) - 1) <= _SLOWER:
+        timing = record.timing
+        seen = _ratio(timing)
+        if timing is None or seen is None or not reference:
+            continue
+        published = row.seconds / reference
+        if seen.low <= published * (1 + _SLOWER) and seen.high >= published * (1 - _SLOWER):
             continue
         classes = Counter(
             module.tensor for manifest in record.coverage.values() for module in manifest.modules if module.found
         )
         told = ", ".join(f"{count} layers {name}" for name, count in classes.most_common())
-        stages = record.timing.stages if record.timing is not None else None
-        other = record.timing.reference_stages if record.timing is not None else None
-        steps = (
-            f"; a step takes {stages.step_s * 1e3:.0f} ms, the reference's {other.step_s * 1e3:.0f}"
-            if stages and other
-            else ""
-        )
-        lines.append(f"- `{row.cell}`: {row.seconds / reference:.2f} x published, {ratio:.2f} x here; {told}{steps}")
-    return ["\nTimes beside the reference that are more than 10 % off:\n", *lines] if lines else []
+        stages, other = timing.stages, timing.reference_stages
+        if stages and other:
+            told += f"; a step takes {stages.step_s * 1e3:.0f} ms, the reference's {other.step_s * 1e3:.0f}"
+        waits = [part for part in (timing.host_bound, timing.reference_host_bound) if part is not None]
+        if len(waits) > 1:
+            told += (
+                f"; the device waits for its host for {waits[0]:.0%} of the first steps, the reference's {waits[1]:.0%}"
+            )
+        lines.append(f"- `{row.cell}`: {published:.2f} x published, {seen.value:.2f} x here; {told}")
+    return (
+        ["\nTimes beside the reference that are more than 10 % off, by their whole interval:\n", *lines]
+        if lines
+        else []
+    )
 
 
 #: How far a latency ratio may be from the published one before a row counts as one that disagrees.
@@ -199,9 +209,6 @@ _SLOWER = 0.10
 def _order(found: dict[str, Record]) -> list[str]:
     """The study's findings on order, each with its figures."""
     memory = {cell: static for cell, record in found.items() if (static := _static(record)) is not None}
-    seconds = {
-        cell: statistics.median(each.timing.samples_s) for cell, each in found.items() if each.timing is not None
-    }
     lines = []
     for at in ("pixart-sigma/{}/bs1", "pixart-sigma/{}/bs4", "aura-flow/{}/bs1-10"):
         lines += _saves_most(memory, at)
@@ -215,11 +222,8 @@ def _order(found: dict[str, Record]) -> list[str]:
         if {apart, fused} <= memory.keys():
             figures = f"{apart} {memory[apart]:.3f} GiB, {fused} {memory[fused]:.3f} GiB"
             lines.append(_stated("fused projections take more memory", memory[fused] > memory[apart], figures))
-    table = [cell for cell in seconds if cell.startswith("pixart-sigma/") and cell.endswith("/bs1")]
-    if {"pixart-sigma/int4/bs1", "pixart-sigma/int4+te/bs1"} <= {*table}:
-        slowest = sorted(table, key=lambda cell: seconds[cell])[-2:]
-        figures = ", ".join(f"{cell} {seconds[cell]:.3f} s" for cell in slowest)
-        lines.append(_stated("int4 is slowest", all("/int4" in cell for cell in slowest), figures))
+    for int4, other in (("int4", "float8"), ("int4+te", "float8+te")):
+        lines += _faster(found, "int4 is slowest", f"pixart-sigma/{other}/bs1", f"pixart-sigma/{int4}/bs1")
     return lines
 
 
@@ -233,24 +237,44 @@ def _saves_most(memory: dict[str, float], at: str) -> list[str]:
 
 
 def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> list[str]:
-    """By the clock, and by what the device did: at batch 1 it waits for its host, whose pace changes."""
+    """By the clock, and by what the device did: at batch 1 it waits for its host, whose pace changes.
+
+    Cells were not run in turn with each other, but each with its reference: their ratios to that are compared, and are
+    told apart where their intervals do not meet; what a device was busy for, where it differs by more than the same
+    calls of references differ.
+    """
     timings = [found[cell].timing for cell in (faster, slower) if cell in found]
     one, two = timings if len(timings) == 2 else (None, None)
-    if one is None or two is None:
+    clock = _ratio(one), _ratio(two)
+    if one is None or two is None or clock[0] is None or clock[1] is None:
         return []
-    wall = [statistics.median(timing.samples_s) for timing in (one, two)]
-    figures = f"{faster} {wall[0]:.3f} s, {slower} {wall[1]:.3f} s"
-    if not one.busy_s or not two.busy_s:
-        return [_stated(text, wall[0] < wall[1], figures)]
-    busy = [min(one.busy_s), min(two.busy_s)]
-    figures += f"; device busy {busy[0]:.3f} s and {busy[1]:.3f} s in the first steps"
-    if wall[0] >= wall[1] and busy[0] < busy[1]:
-        return [f"- {text}: **for the device alone** ({figures})."]
-    return [_stated(text, wall[0] < wall[1] and busy[0] < busy[1], figures)]
+    by_clock = _told(clock[0].high < clock[1].low, clock[1].high < clock[0].low)
+    figures = f"{by_clock} by the clock: {faster} {clock[0].value:.2f} x its reference, {slower} {clock[1].value:.2f} x"
+    if one.busy_s and two.busy_s:
+        busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(found, faster)
+        by_device = _told(busy[0] * margin < busy[1], busy[1] * margin < busy[0])
+        figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s in the first steps"
+    return [f"- {text}: {figures}."]
+
+
+def _told(faster: bool, slower: bool) -> str:
+    return "**holds**" if faster else "**does not hold**" if slower else "not told apart"
+
+
+def _spread(found: dict[str, Record], cell: str) -> float:
+    """How much longer a device was busy at most than at least, of all profiled calls of the reference of a cell."""
+    pipeline, _, workload = cell.split("/")
+    calls = [
+        seconds
+        for other, record in found.items()
+        if other.startswith(f"{pipeline}/") and other.endswith(f"/{workload}") and record.timing is not None
+        for seconds in record.timing.reference_busy_s or ()
+    ]
+    return max(calls) / min(calls) - 1 if calls else 0.0
 
 
 def _stated(text: str, holds: bool, figures: str) -> str:
-    return f"- {text}: {'holds' if holds else '**does not hold**'} ({figures})."
+    return f"- {text}: {_told(holds, slower=not holds)} ({figures})."
 
 
 if __name__ == "__main__":

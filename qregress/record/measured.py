@@ -17,9 +17,10 @@ class Memory(Data, frozen=True, kw_only=True):
 
     ``storage_bytes``: parameters and buffers, tensor subclasses unwrapped. ``static_bytes``: that, and what loading,
     quantizing and running left allocated beside it (what published tables call memory). ``peak_bytes``: the most
-    allocated while running. ``reserved_bytes``: the most that a caching allocator held; ``None`` where that was not
-    measured alone. ``load_peak_bytes``: the most allocated while copying and quantizing; ``None`` for the reference,
-    whose files are memory-mapped.
+    allocated while running. Of a CUDA device these are bytes that were asked for, not the blocks that they lie in.
+    ``reserved_bytes``: the most that a caching allocator held; ``None`` where that was not measured alone.
+    ``load_peak_bytes``: the most allocated while copying and quantizing; ``None`` for the reference, whose files are
+    memory-mapped.
     """
 
     storage_bytes: int
