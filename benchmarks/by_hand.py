@@ -65,14 +65,16 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
     """Seconds of a run, and its cells."""
     command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
     command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
-    kept = folder / "seconds.txt"
+    kept, asked = folder / "seconds.txt", " ".join(command)
+    if kept.exists() and kept.read_text(encoding="utf-8").partition("\n")[2] != asked:
+        sys.exit(f"{folder} is another run's: {kept.read_text(encoding='utf-8').partition(chr(10))[2]}")
     if not kept.exists():
         start = time.perf_counter()
         code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
         if code not in {0, 1}:  # 1: a check failed
             sys.exit(f"{' '.join(command)} ended with exit code {code}")
-        kept.write_text(str(time.perf_counter() - start), encoding="utf-8")
-    found = {"wall": float(kept.read_text(encoding="utf-8"))} | dict.fromkeys(WORK, 0.0)
+        kept.write_text(f"{time.perf_counter() - start}\n{asked}", encoding="utf-8")
+    found = {"wall": float(kept.read_text(encoding="utf-8").partition("\n")[0])} | dict.fromkeys(WORK, 0.0)
     cells = set()
     for path in (folder / "out" / "cells").glob("*/*/*/record.json"):
         cell = path.parent.relative_to(folder / "out" / "cells").as_posix()
@@ -86,17 +88,20 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
 
 def _processes(options: argparse.Namespace, cells: list[Cell], kept: Path) -> dict[str, float]:
     """Seconds of a process for each cell, one after the other."""
-    known = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.exists() else []
-    for cell in cells[len(known) :]:
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    known = {line["cell"]: line for line in map(json.loads, lines)}
+    for cell in cells:
+        if cell.id in known:
+            continue
         asked = msgspec.json.encode(cell).decode()
         command = [sys.executable, __file__, f"--config={options.config}", f"--device={options.device}", "--one", asked]
         start = time.perf_counter()
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        known.append({"wall": time.perf_counter() - start} | json.loads(told))
-        print(cell.id, known[-1], file=sys.stderr)
+        known[cell.id] = {"cell": cell.id, "wall": time.perf_counter() - start} | json.loads(told)
+        print(known[cell.id], file=sys.stderr)
         with kept.open("a", encoding="utf-8") as stream:
-            stream.write(f"{json.dumps(known[-1])}\n")
-    return {part: sum(each[part] for each in known) for part in ("wall", *WORK)}
+            stream.write(f"{json.dumps(known[cell.id])}\n")
+    return {part: sum(known[cell.id][part] for cell in cells) for part in ("wall", *WORK)}
 
 
 def by_hand(cell: Cell, device: str, calls: int) -> dict[str, float]:
