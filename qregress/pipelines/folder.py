@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise SourceError(f"{path}: not valid JSON ({error}); copy the folder again") from None
+        raise DamagedError(path, f"not valid JSON ({error})") from None
 
 
 class Index(msgspec.Struct, frozen=True):

@@ -184,7 +184,7 @@ def _folder(path: Path, address: Address) -> Folder:
     except DamagedError as error:
         # A name in a snapshot is a link to what the cache keeps, and what is there is not fetched again.
         kept = error.file.resolve()
-        raise SourceError(f"hub:{address}: {kept}: {error.what}; delete that file, and it is fetched again") from None
+        raise SourceError(f"hub:{address}: {kept}: {error.what}; delete that file and run again with a network") from None
     return msgspec.structs.replace(found, pinned=f"hub:{address.repository}@{path.name}", commit=path.name)
 
 

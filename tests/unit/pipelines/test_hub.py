@@ -144,7 +144,7 @@ def test_a_damaged_file(hub: Hub) -> None:
     file.write_bytes(file.read_bytes()[:-10])
     text = wrong(PINNED)
     assert text.startswith(f"{file}: truncated or overlong: ")
-    assert text.endswith("; delete that file, and it is fetched again")
+    assert text.endswith("; delete that file and run again with a network")
     file.unlink()
     source._look.cache_clear()
     assert isinstance(pipelines.whole(pipelines.check(PINNED)), Folder)
