@@ -31,6 +31,10 @@ class DamagedError(SourceError):
         self.file = file
         self.what = what
 
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
+        """As it was made: an error is made again of its text otherwise."""
+        return DamagedError, (self.file, self.what)
+
 
 class SchemaError(QregressError):
     """A file of another schema version than this one can read."""

@@ -74,8 +74,10 @@ def main(path: str) -> None:
     """Print the document."""
     with FinishedRun(Path(path)) as run:
         records = {row.cell: run.record(row.cell) for rows in (PUBLISHED | BESIDE).values() for row in rows}
-        found = {cell: record for cell, record in records.items() if record is not None}
-        print(_where(next(iter(found.values()))))
+        found = {cell: record for cell, record in records.items() if record is not None and _is_random(record)}
+        if not found:
+            sys.exit(f"{path}: holds no cell of the study, with random weights")
+        print(_where(list(found.values())))
         for title, rows in (PUBLISHED | BESIDE).items():
             print(f"\n## {title}\n")
             present = [row for row in rows if row.cell in found]
@@ -96,13 +98,21 @@ def main(path: str) -> None:
             print(line)
 
 
-def _where(record: Record) -> str:
-    """What it ran on."""
-    seen = record.fingerprint
-    if seen is None:
-        return ""
-    versions = ", ".join(f"{name} {version}" for name, version in seen.packages.items() if name in _LIBRARIES)
-    return f"One {seen.device_name}, {versions}. Published: one H100 of 80 GB, CUDA 12.2, torch 2.4.1."
+def _is_random(record: Record) -> bool:
+    """Of the full-size architectures; pocket pipelines have the same names."""
+    return isinstance(record.source, str) and record.source.startswith("random:")
+
+
+def _where(records: list[Record]) -> str:
+    """What they ran on; ends the program where that is not one machine with one set of libraries."""
+    prints = [record.fingerprint for record in records if record.fingerprint is not None]
+    seen = {"": {each.device_name for each in prints}} | {
+        name: {each.packages[name] for each in prints if name in each.packages} for name in _LIBRARIES
+    }
+    if any(len(values) != 1 for values in seen.values()):
+        sys.exit(f"cells of more than one machine or version: {seen}")
+    told = ", ".join(f"{name} {version}".strip() for name, (version,) in seen.items())
+    return f"One {told}. Published: one H100 of 80 GB, CUDA 12.2, torch 2.4.1."
 
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "optimum-quanto", "nvidia-driver")
@@ -151,7 +161,7 @@ def _ratio(timing: Timing | None) -> Ratio | None:
 def _bytes(row: Row, record: Record) -> list[str]:
     """Of a row whose memory disagrees: what its bytes are, by component and weight type, from the manifest."""
     static = _static(record)
-    if record.memory is None or static is None or not row.memory or _agrees(static, row.memory):
+    if record.memory is None or static is None or not row.memory or agrees(static, row.memory):
         return []
     lines = [f"\n`{row.cell}` is {static - row.memory:+.3f} GiB off. What it stores:\n"]
     for component, nbytes in record.memory.components.items():
@@ -166,7 +176,8 @@ def _bytes(row: Row, record: Record) -> list[str]:
     return lines
 
 
-def _agrees(static: float, published: float) -> bool:
+def agrees(static: float, published: float) -> bool:
+    """Static memory and a published figure, both in GiB."""
     return abs(static - published) <= max(_SHARE * published, _ABSOLUTE)
 
 
@@ -240,18 +251,22 @@ def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> li
     """By the clock, and by what the device did: at batch 1 it waits for its host, whose pace changes.
 
     Cells were not run in turn with each other, but each with its reference: their ratios to that are compared, and are
-    told apart where their intervals do not meet; what a device was busy for, where it differs by more than the same
-    calls of references differ.
+    told apart where their intervals are further apart than what references took beside one cell and another; what a
+    device was busy for, where it differs by more than the same calls of references differ.
     """
     timings = [found[cell].timing for cell in (faster, slower) if cell in found]
     one, two = timings if len(timings) == 2 else (None, None)
     clock = _ratio(one), _ratio(two)
     if one is None or two is None or clock[0] is None or clock[1] is None:
         return []
-    by_clock = _told(clock[0].high < clock[1].low, clock[1].high < clock[0].low)
-    figures = f"{by_clock} by the clock: {faster} {clock[0].value:.2f} x its reference, {slower} {clock[1].value:.2f} x"
+    apart = 1 + _spread(
+        [low_quantile(each.reference_s) for each in _beside_references(found, faster) if each.reference_s]
+    )
+    by_clock = _told(clock[0].high * apart < clock[1].low, clock[1].high * apart < clock[0].low)
+    figures = f"{by_clock} by the clock: {faster} {clock[0].value:.3f} x its reference, {slower} {clock[1].value:.3f} x"
     if one.busy_s and two.busy_s:
-        busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(found, faster)
+        calls = [call for each in _beside_references(found, faster) for call in each.reference_busy_s or ()]
+        busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(calls)
         by_device = _told(busy[0] * margin < busy[1], busy[1] * margin < busy[0])
         figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s in the first steps"
     return [f"- {text}: {figures}."]
@@ -261,16 +276,19 @@ def _told(faster: bool, slower: bool) -> str:
     return "**holds**" if faster else "**does not hold**" if slower else "not told apart"
 
 
-def _spread(found: dict[str, Record], cell: str) -> float:
-    """How much longer a device was busy at most than at least, of all profiled calls of the reference of a cell."""
+def _beside_references(found: dict[str, Record], cell: str) -> list[Timing]:
+    """Of all cells that have their reference with a cell in common."""
     pipeline, _, workload = cell.split("/")
-    calls = [
-        seconds
+    return [
+        record.timing
         for other, record in found.items()
         if other.startswith(f"{pipeline}/") and other.endswith(f"/{workload}") and record.timing is not None
-        for seconds in record.timing.reference_busy_s or ()
     ]
-    return max(calls) / min(calls) - 1 if calls else 0.0
+
+
+def _spread(seconds: list[float]) -> float:
+    """By how much the same thing, of one reference, took longer at most than at least."""
+    return max(seconds) / min(seconds) - 1 if seconds else 0.0
 
 
 def _stated(text: str, holds: bool, figures: str) -> str:

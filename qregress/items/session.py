@@ -111,6 +111,8 @@ class PytestSession:
     def _device(self) -> str:
         device = self._option("qregress_device") or "cpu"
         if device == "auto":
+            if cuda_devices():
+                return "cuda"
             import torch
 
             return "cuda" if torch.cuda.is_available() else "cpu"

@@ -42,17 +42,23 @@ def trajectory(xs: Sequence[Tensor] | Tensor, references: Sequence[Tensor] | Ten
 
 
 def _each(xs: Tensor, references: Tensor) -> list[float]:
-    """Of pairs along the first dimension. A norm is finite where all values are: float64 has room for their squares."""
+    """Of pairs along the first dimension."""
+    if not xs.numel():
+        return [0.0] * len(xs)
     told: list[float] = []
-    some = max(1, _VALUES // max(1, xs[0].numel())) if len(xs) else 1
+    some = max(1, _VALUES // xs[0].numel())
     for start in range(0, len(xs), some):
         wide, wide_references = (
             part[start : start + some].detach().to("cpu", torch.float64).reshape(-1, xs[0].numel())
             for part in (xs, references)
         )
+        finite = (wide.isfinite() & wide_references.isfinite()).all(1).tolist()
         norms = torch.linalg.vector_norm(wide_references, dim=1).tolist()
         differences = torch.linalg.vector_norm(wide - wide_references, dim=1).tolist()
-        told += [_share(difference, norm) for difference, norm in zip(differences, norms, strict=True)]
+        told += [
+            _share(difference, norm) if known else math.inf
+            for known, difference, norm in zip(finite, differences, norms, strict=True)
+        ]
     return told
 
 
@@ -61,8 +67,6 @@ _VALUES = 2**24
 
 
 def _share(difference: float, norm: float) -> float:
-    if not math.isfinite(difference + norm):
-        return math.inf
     if difference == 0.0:
         return 0.0
     return difference / norm if norm else math.inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -54,6 +55,8 @@ class Bench:
 
     def __init__(self, pipeline: Pipeline, options: Options, emit: Emit) -> None:
         settle()
+        if options.device.startswith("cuda"):
+            torch.cuda.set_device(options.device)  # for what takes no device: pages that are locked, events
         self._options = options
         self._emit = emit
         self._out = RunFolder(Path(options.out))
@@ -270,11 +273,15 @@ class Bench:
 
     def _warm(self, pipeline: DiffusionPipeline, workload: Workload, initial: torch.Tensor) -> None:
         """One call to its end, so that memory for all of it is at hand, in few of the steps, which are all alike."""
-        short = workload
+        batch = workload.batches()[0]
         if _STEPS in signature(type(pipeline).__call__).parameters:
             asked = call_arguments(self._unquantized.source, workload).get(_STEPS, _WARM_UP)
             short = msgspec.structs.replace(workload, steps=min(asked, _WARM_UP))
-        self._unquantized.call(pipeline, short, workload.batches()[0], initial)
+            # Some schedulers cannot take so few, each with an error of its own: nobody has asked them to.
+            with suppress(Exception):
+                self._unquantized.call(pipeline, short, batch, initial)
+                return
+        self._unquantized.call(pipeline, workload, batch, initial)
 
     def _calls(self, pipeline: DiffusionPipeline, workload: Workload, initial: torch.Tensor) -> Calls:
         def call(batch: range, on_step: OnStep | None) -> Generated:

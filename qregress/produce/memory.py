@@ -74,16 +74,17 @@ def _watch_cuda(action: Callable[[], T], device: str) -> tuple[T, Window]:
         gc.collect()
         torch.cuda.synchronize(device)
         torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - a process' scratch, the same for every cell
-        peak = _requested(device, "peak") - before
+        peak, reserved = _requested(device, "peak") - before, torch.cuda.max_memory_reserved(device)
+        _ = torch.empty(1, device=device)  # what another stream used is given up as soon as something is asked for
+        del _
         left = _requested(device, "current") - before
-        return result, Window(peak=peak, left=left, reserved=torch.cuda.max_memory_reserved(device))
+        return result, Window(peak=peak, left=left, reserved=reserved)
 
 
 def _requested(device: str, which: str) -> int:
     """Bytes that tensors asked for; of ``cudaMallocAsync``, which does not count those, what it gave them."""
-    counted = torch.cuda.memory_stats(device)
-    asked = int(counted.get(f"requested_bytes.all.{which}", 0))
-    return asked or int(counted.get(f"allocated_bytes.all.{which}", 0))
+    counter = "requested_bytes" if torch.cuda.get_allocator_backend() == "native" else "allocated_bytes"
+    return int(torch.cuda.memory_stats(device)[f"{counter}.all.{which}"])
 
 
 def _watch_cpu(action: Callable[[], T], parts: Mapping[str, nn.Module]) -> tuple[T, Window]:

@@ -36,7 +36,7 @@ class Busy(msgspec.Struct, frozen=True):
 
 
 def device_busy(call: UntilStep, device: str, spent: Spent) -> Busy:
-    """Of a reference alone. What reading the profiles took is added to ``spent``."""
+    """Of a reference alone. What starting and reading the profiler took is added to ``spent``."""
     if not device.startswith("cuda"):
         return Busy()
     return Busy(*_told([_busy(call, device, spent) for _ in range(PROFILED)]))

@@ -17,6 +17,10 @@ def test_relative_l2_follows_its_definition() -> None:
     assert relative_l2(torch.tensor([3.0, 5.0]), reference) == pytest.approx(0.2)
     assert relative_l2(torch.tensor([3.0, 5.0], dtype=torch.bfloat16), reference.half()) == pytest.approx(0.2)
     assert relative_l2(reference, reference) == 0.0
+    assert (
+        relative_l2(torch.full((2,), 1e200, dtype=torch.float64), torch.full((2,), 1e200, dtype=torch.float64)) == 0.0
+    )
+    assert relative_l2(torch.empty(0), torch.empty(0)) == 0.0
 
 
 def test_sums_are_kept_in_float64() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from diffusers import PNDMScheduler
 
 from qregress.matrix import Pipeline, Workload
 from qregress.produce.bench import Bench
@@ -35,3 +36,18 @@ def test_warming_up_goes_to_the_end_of_a_call_in_few_steps(
     [only] = made
     assert only.trajectory.shape[:2] == (1, taken)
     assert only.images.shape == (1, 3, 128, 128)
+
+
+def test_a_scheduler_that_cannot_take_so_few_steps(tmp_path: Path) -> None:
+    """Given a scheduler that raises for two steps, then the call is made in as many as the workload has."""
+    pipeline = Pipeline(name="pixart-sigma", source="pocket:pixart-sigma", devices=("cpu",))
+    options = Options(device="cpu", out=str(tmp_path), lpips="st-alex", clip="pocket", pairs=1, time_s=0.0)
+    bench = Bench(pipeline, options, lambda _: None)
+    workload = Workload(name="bs1", prompts=("a red circle",), steps=10)
+    loaded = bench._unquantized.pipeline("float16")
+    initial = bench._unquantized.initial(loaded, workload)
+    loaded.scheduler = PNDMScheduler.from_config(loaded.scheduler.config)
+    with pytest.raises(ValueError, match="broadcast"):
+        loaded.scheduler.set_timesteps(2)
+    bench._warm(loaded, workload, initial)
+    assert loaded.scheduler.num_inference_steps == 10

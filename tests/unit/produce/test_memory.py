@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -115,3 +116,32 @@ def test_a_block_is_given_back_only_by_its_own_window() -> None:
         _, window = watch(unseen.clear, "cpu")
         lefts.append((window.left, window.peak))
     assert set(lefts) == {(0, 0)}
+
+
+@pytest.mark.parametrize(("backend", "peak", "left"), [("native", 70, 20), ("cudaMallocAsync", 96, 32)])
+def test_on_cuda_what_was_asked_for_counts(monkeypatch: pytest.MonkeyPatch, backend: str, peak: int, left: int) -> None:
+    """Given the allocator's counters before and after a call, then bytes that were asked for, where it counts those."""
+    before = {"requested_bytes.all.current": 100, "allocated_bytes.all.current": 128}
+    after = {
+        "requested_bytes.all.current": 120,
+        "requested_bytes.all.peak": 170,
+        "allocated_bytes.all.current": 160,
+        "allocated_bytes.all.peak": 224,
+    }
+    stats = before
+    told: list[str] = []
+
+    def action() -> str:
+        nonlocal stats
+        stats = after
+        return "made"
+
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: told.append(name))
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: backend)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: stats)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 512)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: told.append(f"asked {device}"))
+    assert watch(action, "cuda:0") == ("made", Window(peak=peak, left=left, reserved=512))
+    assert told == ["synchronize", "empty_cache", "reset_peak_memory_stats", "synchronize", "asked cuda:0"]
