@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,6 +39,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
+class Cuts(msgspec.Struct, frozen=True):
+    """Where a kernel makes a sum in parts, from the last inputs on, and rounds what has come together to its dtype.
+
+    ``places``: the first input of the part after each cut, rising. ``here``: which sums are cut there, bool, on the
+    CPU, ``[places, tokens, columns]``, of columns of ``width`` outputs.
+    """
+
+    places: tuple[int, ...]
+    here: torch.Tensor
+    width: int
+
+    def of(self, tokens: torch.Tensor) -> Cuts:
+        """Of some tokens, by their places or a mask, on any device."""
+        return Cuts(self.places, self.here[:, tokens.cpu()], self.width)
+
+
 class Dequantized(msgspec.Struct, frozen=True):
     """What a quantized weight stands for, in the shape of the unquantized weight.
 
@@ -48,9 +64,8 @@ class Dequantized(msgspec.Struct, frozen=True):
     ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
     two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
     ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
-    step; ``None``: at the end. ``slices``: of a call with so many tokens, in how many parts, at most, the kernel makes
-    the sums of each, from the last inputs to the first, rounding what has come together to the compute dtype after each
-    part but the last; ``None``: in one.
+    step; ``None``: at the end. ``cuts``: of a call with so many tokens, where the kernel
+    cuts sums; ``None``: nowhere.
     """
 
     values: torch.Tensor
@@ -58,7 +73,7 @@ class Dequantized(msgspec.Struct, frozen=True):
     group: int | None = None
     alike: torch.Tensor | None = None
     stepwise: Callable[[], torch.Tensor] | None = None
-    slices: Callable[[int], Sequence[int]] | None = None
+    cuts: Callable[[int], Cuts | None] | None = None
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from qregress.quantize import structure
-from qregress.quantize.base import Backend, Dequantized
+from qregress.quantize.base import Backend, Cuts, Dequantized
 from qregress.quantize.rounding import Layers, compared_with_exact, judge
 from qregress.quantize.structure import Compared
 from qregress.record import LayerFidelity
@@ -30,7 +30,8 @@ from qregress.record import LayerFidelity
 #: all layers that use it, and the product costs as much as a float32 forward.
 FULL_ROWS, SOME_ROWS = 16384, 256
 #: Layers of one shape are judged together, as a GPU is done with one of them sooner than a host has said what to do:
-#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes some five times as much.
+#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes
+#: three to six times as much.
 _TOGETHER = 2**28
 #: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
 _POWER = 0.4
@@ -70,9 +71,10 @@ def examine(
                     examination.watch(component, name, module, getattr(before.get(name), "weight", None))
         watched = {(component, name) for component in names for name in names[component]}
         run(lambda: watched - examination.called)
+        found = examination.found()
     finally:
         examination.close()
-    found = examination.found()
+        examination.forget()
     return {
         component: Examined(
             layers=tuple(layers[name] for name in names[component] if name in layers),
@@ -122,6 +124,10 @@ class _Examination:
         for handle in self._handles:
             handle.remove()
 
+    def forget(self) -> None:
+        """Let go of what waits: an error keeps this alive, and says what is free."""
+        self._waiting.clear()
+
     def found(self) -> dict[str, dict[str, LayerFidelity]]:
         """By component and name, those that were called."""
         for shape in list(self._waiting):
@@ -132,10 +138,11 @@ class _Examination:
         return sum(call.nbytes for _, call in self._waiting[shape])
 
     def _judge(self, shape: tuple[Any, ...]) -> None:
-        self._held -= self._bytes(shape)
-        calls = self._waiting.pop(shape)
+        calls = self._waiting[shape]
         for (component, _), layer in zip(calls, _judged([call for _, call in calls]), strict=True):
             self._found[component][layer.name] = layer
+        self._held -= self._bytes(shape)
+        del self._waiting[shape]  # only now: what could not be judged is tried again, not lost
 
 
 def _class(module: nn.Module) -> str:
@@ -158,7 +165,8 @@ class _Call(msgspec.Struct, frozen=True):
 
     ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. ``exact``: the dtype that the
     product is made in. ``loss``: norms of what quantizing changed and of the unquantized weight, on the device.
-    ``slices``: of each token, see ``Dequantized``.
+    ``cuts``: of these tokens; they depend on how many ``tokens`` there were in all, and which of them are left: a layer
+    of which some are left out is judged ``alone``, by its name.
     """
 
     name: str
@@ -172,7 +180,9 @@ class _Call(msgspec.Struct, frozen=True):
     bias: torch.Tensor | None
     left_out: int
     loss: torch.Tensor | None
-    slices: tuple[int, ...]
+    cuts: Cuts | None
+    tokens: int
+    alone: str
 
     @property
     def nbytes(self) -> int:
@@ -188,7 +198,7 @@ class _Call(msgspec.Struct, frozen=True):
         return (
             *(self.tensor, self.dtype, self.unit, self.x.shape, self.x.device, self.weight.shape, self.bias is None),
             *(known.group, known.alike.shape if known.alike is not None else None, known.rounded is known.values),
-            *(self.slices, self.loss is None),
+            *(self.tokens, self.alone, self.loss is None),
         )
 
 
@@ -217,21 +227,21 @@ def _taken(
     unit = _unit(module, output)
     with _full_precision():
         x = backend.quantize_input(module, x)
-    slices = torch.ones(0, dtype=torch.long)
+    cuts, tokens = None, x.numel() // x.shape[-1]
     if isinstance(module, nn.Conv2d):
         x, output = _patches(module, x, output, rows)
     else:
         x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
         chosen = structure.spread(len(x), rows, torch.device("cpu"))
-        if known.slices is not None:
-            slices = torch.tensor(known.slices(len(x)))[chosen]
+        cuts = known.cuts(len(x)) if known.cuts is not None else None
+        cuts = cuts.of(chosen) if cuts is not None else None
         chosen = chosen.to(x.device)
         x, output = x[chosen], output[chosen]
     fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
     left_out = len(x) - int(fit.sum())
     if left_out:
         x, output = x[fit], output[fit]
-        slices = slices[fit.cpu()] if len(slices) else slices
+        cuts = cuts.of(fit) if cuts is not None else None
     return _Call(
         name=name,
         tensor=_class(module),
@@ -244,7 +254,9 @@ def _taken(
         bias=module.bias.to(exact) if module.bias is not None else None,
         left_out=left_out,
         loss=loss,
-        slices=tuple(slices.tolist()),
+        cuts=cuts,
+        alone=name if left_out and cuts is not None else "",
+        tokens=tokens,
     )
 
 
@@ -300,7 +312,7 @@ def _stacked(calls: Sequence[_Call]) -> Layers:
         alike=_stack(alike) if alike else torch.full((1, 1, 1), _ALIKE, dtype=exact, device=weight.device),
         bias=_stack(biases) if biases else None,
         output=_stack([call.output for call in calls]),
-        slices=calls[0].slices,
+        cuts=calls[0].cuts,
     )
 
 

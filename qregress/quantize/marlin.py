@@ -1,31 +1,58 @@
-"""How optimum-quanto's Marlin kernels share a sum among blocks (0.2.7: fp8_marlin.cu, marlin_cuda_kernel.cu).
+"""Where optimum-quanto's float8 Marlin kernel hands a sum from one block to another (0.2.7, fp8_marlin.cu).
 
-Tokens are taken in runs of 64 times ``par``. A run's tiles, column by column of outputs, are dealt to as many blocks as
-the device has multiprocessors. Where several blocks meet in a column, the one with the last inputs writes what it has
-summed to the output, in the compute dtype, for the one before it to go on with, and so on up to the first inputs.
+Tokens are taken in runs of 64, up to 16 of them side by side, and what is left over last. Tiles of all of them, column
+by column of outputs, are dealt to as many blocks as the device has multiprocessors, each block as many as the next.
+Where a block begins within a column, the sum is cut: the block with the last inputs writes what it has summed to the
+output, in the compute dtype, for the one before it to go on with, and so on up to the first inputs.
 """
 
 from __future__ import annotations
 
-#: The least inputs and the most outputs of a tile, and the most runs of tokens side by side.
-_INPUTS, _OUTPUTS, _PAR = 64, 256, 16
-#: Tokens of a run: 64, or as many less as a device's shared memory demands.
-_RUNS = (64, 48, 32, 16)
+import torch
+
+from qregress.quantize.base import Cuts
+
+#: Inputs and outputs of a tile, in the order in which they are tried; for up to 16 tokens, and for more.
+_FEW = ((128, 128), (64, 128), (128, 64))
+_MANY = ((64, 256), (64, 128), (128, 64))
+_PAR, _STAGES, _ROOM = 16, 4, 0.95
 
 
-def slices(outputs: int, inputs: int, blocks: int, tokens: int) -> list[int]:
-    """In how many parts, at most, the sums of each token of a call are made.
+def tile(outputs: int, inputs: int, tokens: int, shared: int) -> tuple[int, int, int] | None:
+    """Inputs and outputs of a tile and tokens of a run, of a device with so many bytes of shared memory for a block."""
+    for most in (4, 3, 2, 1):
+        for wide, high in _FEW if tokens <= _PAR else _MANY:
+            if inputs % wide or outputs % high:
+                continue
+            rows = 16 * min(-(-tokens // 16), most)
+            if (rows * wide * 2 + wide * high) * _STAGES < _ROOM * (shared - high * 2 * _STAGES):
+                return wide, high, 16 * most
+    return None
 
-    ``blocks``: multiprocessors of the device. The tile is not known, nor are the tokens of a run: the most is taken.
-    """
-    most = [1] * tokens
-    for run in _RUNS:
-        start = 0
-        while start < tokens:
-            par = min(max(1, (tokens - start) // run), _PAR) if tokens - start > run else 1
-            # One that starts and one that ends in a column included.
-            meet = max(1, min(inputs // _INPUTS, blocks * _OUTPUTS // (outputs * par) + 2))
-            end = min(start + run * par, tokens)
-            most[start:end] = [max(meet, known) for known in most[start:end]]
-            start = end
-    return most
+
+def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int) -> Cuts | None:
+    """Of a call with so many tokens. ``blocks``: multiprocessors of the device; ``shared`` as in ``tile``."""
+    found = tile(outputs, inputs, tokens, shared)
+    if found is None:
+        return None
+    wide, high, run = found
+    rows, columns = inputs // wide, outputs // high
+    places: list[tuple[int, int, int, int]] = []
+    start = 0
+    while start < tokens:
+        left = tokens - start
+        par = min(left // run, _PAR) if left > run else 1
+        end = start + (run * par if left > run else left)
+        each = -(-rows * columns * par // blocks)
+        for edge in range(each, rows * columns * par, each):
+            column, row = divmod(edge, rows)
+            if row:
+                side, column = divmod(column, columns)
+                first = start + side * run
+                places.append((row * wide, first, min(first + run, end), column))
+        start = end
+    inner = sorted({place for place, *_ in places})
+    here = torch.zeros(len(inner), tokens, columns, dtype=torch.bool)
+    for place, first, last, column in places:
+        here[inner.index(place), first:last, column] = True
+    return Cuts(tuple(inner), here, high) if inner else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from torch import nn
 
 from qregress.errors import one_line
 from qregress.quantize import extensions, marlin
-from qregress.quantize.base import Backend, Dequantized, Spec, alike
+from qregress.quantize.base import Backend, Cuts, Dequantized, Spec, alike
 from qregress.quantize.copies import copies
 from qregress.quantize.packed import unpack
 
@@ -145,7 +145,7 @@ class Quanto(Backend):
         weight = _weight(module)
         if weight is None:
             raise TypeError(f"{type(module).__name__}: its weight is not quantized")
-        slices = _slices(weight)
+        cuts = _cuts(weight)
         weight = _as_quantized(weight)
         codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
         group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
@@ -169,7 +169,7 @@ class Quanto(Backend):
                 steps = (codes.to(torch.int8) - shift.to(torch.int8)) * scale
             return steps.float().reshape(shape)
 
-        return Dequantized(values, rounded, group, chance, stepwise, slices)
+        return Dequantized(values, rounded, group, chance, stepwise, cuts)
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""
@@ -208,13 +208,14 @@ def _as_quantized(weight: QTensor) -> QTensor:
     return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
 
 
-def _slices(weight: QTensor) -> Callable[[int], Sequence[int]] | None:
-    """Of what a Marlin kernel multiplies."""
-    if not type(weight).__name__.startswith("Marlin"):
+def _cuts(weight: QTensor) -> Callable[[int], Cuts | None] | None:
+    """Of what the float8 Marlin kernel multiplies."""
+    if type(weight).__name__ != "MarlinF8QBytesTensor":
         return None
-    outputs, inputs = weight.shape
-    blocks = torch.cuda.get_device_properties(weight.device).multi_processor_count
-    return partial(marlin.slices, int(outputs), int(inputs), int(blocks))
+    outputs, inputs = (int(size) for size in weight.shape)
+    device = torch.cuda.get_device_properties(weight.device)
+    blocks, shared = int(device.multi_processor_count), int(device.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+    return partial(marlin.cuts, outputs, inputs, blocks, shared)
 
 
 def backend() -> Quanto:

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch.nn import functional
 
+from qregress.quantize.base import Cuts
 from qregress.quantize.structure import Compared
 
 #: Rounding errors are a sum of many: single ones are larger than their root mean square, the more so the fewer are
@@ -24,8 +25,8 @@ class Layers(msgspec.Struct, frozen=True):
     """Calls of layers of one shape as products, all with a first dimension for the layer, of one floating dtype.
 
     ``x [layers, tokens, inputs]``, ``weight [layers, outputs, inputs]``, ``bias [layers, outputs]``, ``output [layers,
-    tokens, outputs]``. ``rounded``, ``group`` and ``alike`` are those of ``Dequantized``, ``slices`` of each
-    token what those there are for a call.
+    tokens, outputs]``. ``rounded``, ``group`` and ``alike`` are those of ``Dequantized``, ``cuts`` those of
+    these tokens.
     """
 
     x: torch.Tensor
@@ -35,7 +36,7 @@ class Layers(msgspec.Struct, frozen=True):
     alike: torch.Tensor
     bias: torch.Tensor | None
     output: torch.Tensor
-    slices: tuple[int, ...] = ()
+    cuts: Cuts | None = None
 
 
 def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Compared:
@@ -43,8 +44,8 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
 
     Of each of the terms of a product the weight is rounded (with what its format rounds on the way) and the product
     with its scale; the output before and after the bias. Values below the dtype's smallest normal one are rounded to a
-    fixed grid. Float32 sums add half a unit for each of their terms. Where a sum is made in slices, what has come
-    together after each but the last is rounded too.
+    fixed grid. Float32 sums add half a unit for each of their terms. Where a sum is cut, what has come together up to
+    there is rounded too.
     """
     info = torch.finfo(dtype)
     grid = info.smallest_normal * info.eps / 2
@@ -63,8 +64,8 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
         terms = square @ torch.add(rounded, weight, alpha=1 + sums / unit**2).mT
         partial = None
     terms = terms.add_(_together(layers, rounded)).addcmul_(product, product).addcmul_(expected, expected)
-    if any(count > 1 for count in layers.slices):
-        terms += _handed_on(layers)
+    if layers.cuts is not None:
+        terms += _handed_on(layers, layers.cuts)
     allowed = terms.mul_(unit**2).add_(square.sum(2, keepdim=True).add_(1).mul_(grid**2))
     if partial is not None:
         allowed += partial
@@ -92,24 +93,17 @@ def _together(layers: Layers, rounded: torch.Tensor) -> torch.Tensor:
     return together
 
 
-def _handed_on(layers: Layers) -> torch.Tensor:
-    """Sum of the squares of what has come together after each slice but the last, in slices of one size.
-
-    A kernel's own may begin elsewhere; sums from places nearby are nearly the same.
-    """
-    found = torch.zeros_like(layers.output)
-    inputs = layers.x.shape[2]
-    for count in {*layers.slices} - {1}:
-        tokens = torch.tensor([here == count for here in layers.slices], device=found.device)
-        x, size = layers.x[:, tokens], -(-inputs // count)
-        sums = torch.zeros_like(found[:, tokens])
-        squares = torch.zeros_like(sums)
-        for end in range(inputs, size, -size):
-            part = slice(end - size, end)
-            sums.baddbmm_(x[:, :, part], layers.weight[:, :, part].mT)
-            squares.addcmul_(sums, sums)
-        found[:, tokens] = squares
-    return found
+def _handed_on(layers: Layers, cuts: Cuts) -> torch.Tensor:
+    """Sum of the squares of what has come together at each cut, from the last inputs on."""
+    here = cuts.here.to(layers.x.device)
+    sums, squares = torch.zeros_like(layers.output), torch.zeros_like(layers.output)
+    end = layers.x.shape[2]
+    for index in reversed(range(len(cuts.places))):
+        part = slice(cuts.places[index], end)
+        sums.baddbmm_(layers.x[:, :, part], layers.weight[:, :, part].mT)
+        squares.addcmul_(sums, sums * here[index].repeat_interleave(cuts.width, dim=1))
+        end = part.start
+    return squares
 
 
 def judge(compared: Compared) -> list[tuple[str, float | None]]:

@@ -223,51 +223,6 @@ def test_sums_in_the_compute_dtype_are_too_much() -> None:
     assert found.where == "everywhere"
 
 
-SLICES = 16
-
-
-def _sums_in_slices(module: nn.Linear, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """As Marlin's blocks hand a sum on: the last inputs come first."""
-    weight = module.weight.dequantize().float()
-    size = x.shape[1] // SLICES
-    found = torch.zeros(len(x), len(weight))
-    for end in range(x.shape[1], 0, -size):
-        part = slice(end - size, end)
-        found = (found + x[:, part].float() @ weight[:, part].T).to(x.dtype).float()
-    return found.to(x.dtype)
-
-
-@pytest.mark.parametrize("outlier", [None, 37, 4060])
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_sums_in_slices(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, outlier: int | None) -> None:
-    """Given a kernel that rounds a sum after each of 16 slices, then it is within what is known of it, and no more.
-
-    One channel may be 300 times as large as the others, as in large language models.
-    """
-    model = layer("float8", dtype, 4096, 128, bias=False)
-    x = torch.randn(512, 4096, generator=torch.Generator().manual_seed(1))  # as behind a normalization
-    if outlier is not None:
-        x[:, outlier] *= 300
-    monkeypatch.setattr("qregress.quantize.quanto._slices", lambda _: lambda tokens: [SLICES] * tokens)
-    found = compared(model, x.to(dtype), _sums_in_slices)
-    assert found.where == ""
-    assert found.excess is not None
-    assert found.excess > 0.4
-
-
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_slices_are_granted_to_those_tokens_that_have_them(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """Given sums in slices of all tokens, where the last 44 of 300 alone may have them, then the others show it."""
-    model = layer("float8", dtype, 4096, 128, bias=False)
-    x = torch.randn(300, 4096, generator=torch.Generator().manual_seed(1)).to(dtype)
-    monkeypatch.setattr(
-        "qregress.quantize.quanto._slices", lambda _: lambda tokens: [1] * (tokens - 44) + [SLICES] * 44
-    )
-    assert compared(model, x, _sums_in_slices).where
-    monkeypatch.setattr("qregress.quantize.quanto._slices", lambda _: lambda tokens: [SLICES] * tokens)
-    assert not compared(model, x, _sums_in_slices).where
-
-
 def test_a_single_wrong_value_in_a_large_output() -> None:
     """Given one value of twelve thousand that is wrong by a tenth, which no mean shows, then it is found."""
 
@@ -283,7 +238,7 @@ def test_a_single_wrong_value_in_a_large_output() -> None:
     assert found.error < 1e-2
 
 
-@pytest.mark.parametrize("together", [0, 2**16, 2**28], ids=["one by one", "some", "all"])
+@pytest.mark.parametrize("together", [0, 2**20, 2**28], ids=["one by one", "some", "all"])
 def test_layers_that_are_judged_together_are_told_apart(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
     """Given six layers of one shape, two of them wrong, then those two are named, each with its own error."""
     torch.manual_seed(0)
