@@ -67,15 +67,18 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
     command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
     command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
     kept, asked = folder / "seconds.txt", " ".join(command)
-    if kept.exists() and kept.read_text(encoding="utf-8").partition("\n")[2] != asked:
-        sys.exit(f"{folder} is another run's: {kept.read_text(encoding='utf-8').partition(chr(10))[2]}")
-    if not kept.exists():
+    if kept.exists():
+        seconds, _, made_by = kept.read_text(encoding="utf-8").partition("\n")
+        if made_by != asked:
+            sys.exit(f"{folder} is another run's: {made_by}")
+    else:
         start = time.perf_counter()
         code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
         if code not in {0, 1}:  # 1: a check failed
-            sys.exit(f"{' '.join(command)} ended with exit code {code}")
-        kept.write_text(f"{time.perf_counter() - start}\n{asked}", encoding="utf-8")
-    found = {"wall": float(kept.read_text(encoding="utf-8").partition("\n")[0])} | dict.fromkeys(WORK, 0.0)
+            sys.exit(f"{asked} ended with exit code {code}")
+        seconds = str(time.perf_counter() - start)
+        kept.write_text(f"{seconds}\n{asked}", encoding="utf-8")
+    found = {"wall": float(seconds)} | dict.fromkeys(WORK, 0.0)
     cells = set()
     for path in (folder / "out" / "cells").glob("*/*/*/record.json"):
         cell = path.parent.relative_to(folder / "out" / "cells").as_posix()

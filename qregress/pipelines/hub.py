@@ -183,8 +183,8 @@ def _folder(path: Path, address: Address) -> Folder:
         found = of_folder(path, inspect(path, {}))
     except DamagedError as error:
         # A name in a snapshot is a link to what the cache keeps, and what is there is not fetched again.
-        told = f"{error.file.resolve()}: {error.what}; delete that file and run again with a network"
-        raise SourceError(f"hub:{address}: {told}") from None
+        text = f"{error.file.resolve()}: {error.what}; delete that file and run again with a network"
+        raise SourceError(f"hub:{address}: {text}") from None
     return msgspec.structs.replace(found, pinned=f"hub:{address.repository}@{path.name}", commit=path.name)
 
 
