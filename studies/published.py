@@ -202,9 +202,7 @@ def _kernels(rows: list[Row], found: dict[str, Record], references: dict[str, Ro
             told += f"; a step takes {stages.step_s * 1e3:.0f} ms, the reference's {other.step_s * 1e3:.0f}"
         waits = [part for part in (timing.host_bound, timing.reference_host_bound) if part is not None]
         if len(waits) > 1:
-            told += (
-                f"; the device waits for its host for {waits[0]:.0%} of the first steps, the reference's {waits[1]:.0%}"
-            )
+            told += f"; the device waits for its host for {waits[0]:.0%} of all steps, the reference's {waits[1]:.0%}"
         lines.append(f"- `{row.cell}`: {published:.2f} x published, {seen.value:.2f} x here; {told}")
     return (
         ["\nTimes beside the reference that are more than 10 % off, by their whole interval:\n", *lines]
@@ -268,7 +266,7 @@ def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> li
         calls = [call for each in _beside_references(found, faster) for call in each.reference_busy_s or ()]
         busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(calls)
         by_device = _told(busy[0] * margin < busy[1], busy[1] * margin < busy[0])
-        figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s in the first steps"
+        figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s"
     return [f"- {text}: {figures}."]
 
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from qregress.matrix import Workload
 from qregress.produce.disturbance import disturbances
 from qregress.produce.generate import Generated, OnStep, call_until, join
-from qregress.produce.profiling import UntilStep, busy_pairs
+from qregress.produce.profiling import Beginning, busy_pairs
 from qregress.produce.protocol import Options
 from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import Spent, interleave
@@ -36,11 +36,17 @@ class Calls:
         self._marks.append(marks)
         return made
 
-    def beginning(self, batch: range) -> UntilStep:
-        """One call that ends early, still to be made."""
-        return lambda step: call_until(
-            self._pipeline, lambda on_step: self._call(batch, on_step), lambda done: done >= step
-        )
+    def beginning(self, batch: range) -> Beginning:
+        """Calls that end early, still to be made; one to the end must have been made."""
+
+        def until(step: int, on_step: OnStep) -> bool:
+            def enough(done: int) -> bool:
+                on_step(done)
+                return done >= step
+
+            return call_until(self._pipeline, lambda watched: self._call(batch, watched), enough)
+
+        return Beginning(until, max((marks.steps for marks in self._marks), default=0))
 
     @property
     def stages(self) -> Stages | UnsetType:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from qregress.produce.generate import OnStep
 from qregress.produce.timing import Spent, synchronize
 
 #: Cell and reference are profiled so often each, A B B A A B, and the least of each is taken: two whole calls of a
@@ -17,17 +20,30 @@ PROFILED = 3
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
 STEPS = 3
+#: The device rests so long on both sides of the moment that ends the first step, for its clock and the host's may
+#: differ: a kernel begins and ends on one side of it.
+_REST_S = 0.001
 _CUDA = DeviceType.CUDA
+_Span = tuple[int, int]
 _Seen = tuple[float | None, int | UnsetType]
 
-#: Calls a pipeline up to a step, and says whether that was before its end.
-UntilStep = Callable[[int], bool]
+
+class Beginning(NamedTuple):
+    """The beginning of a pipeline's call.
+
+    ``until``: calls it up to a step, calling something after each, and says whether that was before its end.
+    ``steps``: how many a whole call has.
+    """
+
+    until: Callable[[int, OnStep], bool]
+    steps: int
 
 
 class Busy(msgspec.Struct, frozen=True):
     """Busy seconds of several calls of a cell and of its reference; nothing on a CPU.
 
-    ``steps``: of text encoding and so many denoising steps; unset: of whole calls, which had no more steps.
+    ``steps``: of text encoding and so many denoising steps, which are all that a call has; unset: of whole calls, which
+    had no more steps than are profiled.
     """
 
     cell: tuple[float, ...] = ()
@@ -35,14 +51,14 @@ class Busy(msgspec.Struct, frozen=True):
     reference: tuple[float, ...] = ()
 
 
-def device_busy(call: UntilStep, device: str, spent: Spent) -> Busy:
+def device_busy(call: Beginning, device: str, spent: Spent) -> Busy:
     """Of a reference alone. What starting and reading the profiler took is added to ``spent``."""
     if not device.startswith("cuda"):
         return Busy()
     return Busy(*_told([_busy(call, device, spent) for _ in range(PROFILED)]))
 
 
-def busy_pairs(cell: UntilStep, reference: UntilStep, device: str, spent: Spent) -> Busy:
+def busy_pairs(cell: Beginning, reference: Beginning, device: str, spent: Spent) -> Busy:
     """Of a cell and of its reference, in turn, A B B A A B; nothing of either where the profiler saw none of one."""
     if not device.startswith("cuda"):
         return Busy()
@@ -59,17 +75,23 @@ def _told(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:
     return (seconds, seen[0][1]) if len(seconds) == len(seen) else ((), UNSET)
 
 
-def _busy(call: UntilStep, device: str, spent: Spent) -> _Seen:
-    """Seconds in which at least one kernel or copy ran on a CUDA device, and up to which step.
+def _busy(call: Beginning, device: str, spent: Spent) -> _Seen:
+    """Seconds in which at least one kernel or copy ran on a CUDA device, and in how many steps.
 
     ``None`` where the profiler saw none: where it may not use the device's counters, or another one does.
     """
     synchronize(device)
     profiler = profile(activities=[ProfilerActivity.CUDA])
+    ends: list[int] = []
+
+    def on_step(done: int) -> None:
+        if done == 1:
+            ends.append(_rest(device))
+
     with spent.on("profiler"):
         profiler.start()
     try:
-        ended = call(STEPS)
+        ended = call.until(STEPS, on_step)
         synchronize(device)
     finally:
         with spent.on("profiler"):
@@ -78,7 +100,30 @@ def _busy(call: UntilStep, device: str, spent: Spent) -> _Seen:
         kineto = profiler.profiler
         events = kineto.kineto_results.events() if kineto is not None and kineto.kineto_results is not None else []
         spans = [(event.start_ns(), event.duration_ns()) for event in events if event.device_type() == _CUDA]
-    return covered(spans) / 1e9 if spans else None, STEPS if ended else UNSET
+    if not spans:
+        return None, UNSET
+    if not ended:
+        return covered(spans) / 1e9, UNSET
+    return all_steps(spans, ends[0], STEPS, call.steps) / 1e9, call.steps
+
+
+def _rest(device: str) -> int:
+    """A moment in which the device has nothing to do: nanoseconds since 1970, as the profiler counts them."""
+    synchronize(device)
+    time.sleep(_REST_S)
+    moment = time.time_ns()
+    time.sleep(_REST_S)
+    return moment
+
+
+def all_steps(spans: Sequence[_Span], end_ns: int, profiled: int, steps: int) -> float:
+    """Nanoseconds of text encoding and all steps, of spans (start, length) of the first few steps.
+
+    ``end_ns``: when the first step was over. Those after it are alike, and taken as often as a call has them: otherwise
+    text encoding, which a call has once, would weigh as much as several times its share.
+    """
+    first = covered(span for span in spans if span[0] + span[1] / 2 < end_ns)
+    return first + (covered(spans) - first) * (steps - 1) / (profiled - 1)
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:

@@ -17,7 +17,7 @@ from qregress.stats import low_quantile
 class Marks:
     """Points of time along one call; on CUDA events in the device's own queue, which make nobody wait.
 
-    Complete once the device has been waited for.
+    Complete once the device has been waited for. ``steps``: so many have been taken.
     """
 
     def __init__(self, device: str) -> None:
@@ -26,7 +26,7 @@ class Marks:
         self._denoise: torch.cuda.Event | float | None = None
         self._last: torch.cuda.Event | float | None = None
         self._end: torch.cuda.Event | float | None = None
-        self._steps = 0
+        self.steps = 0
 
     def _now(self) -> torch.cuda.Event | float:
         if not self._on_device:
@@ -43,7 +43,7 @@ class Marks:
 
     def on_step(self, done: int) -> None:
         """A step of the scheduler is over."""
-        self._steps, self._last = done, self._now()
+        self.steps, self._last = done, self._now()
 
     def end(self) -> None:
         """The call has returned."""
@@ -55,8 +55,8 @@ class Marks:
             return None
         return Stages(
             encode_s=_between(self._start, self._denoise),
-            step_s=_between(self._denoise, self._last) / self._steps,
-            steps=self._steps,
+            step_s=_between(self._denoise, self._last) / self.steps,
+            steps=self.steps,
             decode_s=_between(self._last, self._end),
         )
 

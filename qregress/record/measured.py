@@ -47,9 +47,10 @@ class Timing(Data, frozen=True, kw_only=True):
     """Wall seconds of whole pipeline calls. Entry ``i`` of both lists belongs to the same interleaved pair.
 
     ``busy_s``, ``reference_busy_s``: seconds in which a CUDA device was busy, of further calls that were profiled; as
-    above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps;
-    unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the low quantile of each. ``disturbed``:
-    what made the device another one while samples were taken, in words; ``unwatched``: what of that nobody could see.
+    above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps, told
+    by the first few; unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the low quantile of each.
+    ``disturbed``: what made the device another one while samples were taken, in words; ``unwatched``: what of that
+    nobody could see.
     """
 
     samples_s: tuple[float, ...]

@@ -63,17 +63,20 @@ def test_the_beginning_of_a_call(pocket: Any) -> None:
         return generate(pipeline, source, WORKLOAD, batch, torch.zeros(1, 4, 16, 16), step)
 
     source = pipelines.check("pocket:pixart-sigma")
-    beginning = Calls(pipeline, call, "cpu").beginning(range(1))
-    assert beginning(1)
-    assert done == [1]
-    assert not beginning(5)
-    assert done == [1, 1, 2]
-    ended, whole = (Calls(pipeline, call, "cpu") for _ in range(2))
-    ended.beginning(range(1))(1)
-    whole(range(1))
-    assert ended.stages is UNSET
-    assert isinstance(whole.stages, Stages)
-    assert whole.stages.steps == 2
+    calls, told = Calls(pipeline, call, "cpu"), list[int]()
+    before = calls.stages
+    assert before is UNSET
+    calls(range(1))
+    stages = calls.stages
+    assert isinstance(stages, Stages)
+    done.clear()
+    beginning = calls.beginning(range(1))
+    assert beginning.steps == stages.steps == 2
+    assert beginning.until(1, told.append)
+    assert done == told == [1]
+    assert not beginning.until(5, told.append)
+    assert done == told == [1, 1, 2]
+    assert calls.stages == stages
 
 
 def test_what_cannot_be_told_apart() -> None:
