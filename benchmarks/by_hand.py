@@ -48,6 +48,8 @@ def main() -> None:
         folder: Path = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         mine, done = _qregress(options, folder)
+        if not done:
+            sys.exit(f"{folder / 'out'}: no cell ran to its end, so there is nothing to compare")
         other = _processes(options, [cell for cell in loaded.cells() if cell.id in done], folder / "processes.jsonl")
     print(f"{len(done)} cells, {loaded.run.latency_pairs} timed calls each\n")
     print("| | wall s | load | quantize | calls | rest |\n|---|---|---|---|---|---|")

@@ -56,7 +56,8 @@ class Bench:
     def __init__(self, pipeline: Pipeline, options: Options, emit: Emit) -> None:
         settle()
         if options.device.startswith("cuda"):
-            torch.cuda.set_device(options.device)  # for what takes no device: pages that are locked, events
+            # For what takes no device: pages that are locked, events.
+            torch.cuda.set_device(torch.device(options.device).index or 0)
         self._options = options
         self._emit = emit
         self._out = RunFolder(Path(options.out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ PROFILED = 3
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
 STEPS = 3
-#: The device rests so long on both sides of the moment that ends the first step, for its clock and the host's may
-#: differ: a kernel begins and ends on one side of it.
+#: The device rests so long on both sides of the moment that ends the first step, or a call, for its clock and the
+#: host's may differ: a kernel begins and ends on one side of it.
 _REST_S = 0.001
 _CUDA = DeviceType.CUDA
 _Span = tuple[int, int]
@@ -55,18 +56,18 @@ def device_busy(call: Beginning, device: str, spent: Spent) -> Busy:
     """Of a reference alone. What starting and reading the profiler took is added to ``spent``."""
     if not device.startswith("cuda"):
         return Busy()
-    return Busy(*_told([_busy(call, device, spent) for _ in range(PROFILED)]))
+    return Busy(*_told(_profiled([call] * PROFILED, device, spent)))
 
 
 def busy_pairs(cell: Beginning, reference: Beginning, device: str, spent: Spent) -> Busy:
     """Of a cell and of its reference, in turn, A B B A A B; nothing of either where the profiler saw none of one."""
     if not device.startswith("cuda"):
         return Busy()
-    found: dict[bool, list[_Seen]] = {True: [], False: []}
-    for pair in range(PROFILED):
-        for is_cell in (pair % 2 == 1, pair % 2 == 0):
-            found[is_cell].append(_busy(cell if is_cell else reference, device, spent))
-    (mine, steps), (other, _) = _told(found[True]), _told(found[False])
+    order = [is_cell for pair in range(PROFILED) for is_cell in (pair % 2 == 1, pair % 2 == 0)]
+    seen = _profiled([cell if is_cell else reference for is_cell in order], device, spent)
+    (mine, steps), (other, _) = (
+        _told([each for each, is_cell in zip(seen, order, strict=True) if is_cell is which]) for which in (True, False)
+    )
     return Busy(mine, steps, other) if mine and other else Busy()
 
 
@@ -75,24 +76,18 @@ def _told(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:
     return (seconds, seen[0][1]) if len(seconds) == len(seen) else ((), UNSET)
 
 
-def _busy(call: Beginning, device: str, spent: Spent) -> _Seen:
-    """Seconds in which at least one kernel or copy ran on a CUDA device, and in how many steps.
+def _profiled(calls: Sequence[Beginning], device: str, spent: Spent) -> list[_Seen]:
+    """Of each, seconds in which at least one kernel or copy ran on a CUDA device, and in how many steps.
 
-    ``None`` where the profiler saw none: where it may not use the device's counters, or another one does.
+    ``None`` where the profiler saw none: where it may not use the device's counters, or another one does. It is started
+    once for all of them, which takes it as long as two steps of a full-size pipeline.
     """
     synchronize(device)
     profiler = profile(activities=[ProfilerActivity.CUDA])
-    ends: list[int] = []
-
-    def on_step(done: int) -> None:
-        if done == 1:
-            ends.append(_rest(device))
-
     with spent.on("profiler"):
         profiler.start()
     try:
-        ended = call.until(STEPS, on_step)
-        synchronize(device)
+        ran = [_run(call, device) for call in calls]
     finally:
         with spent.on("profiler"):
             profiler.stop()
@@ -100,11 +95,30 @@ def _busy(call: Beginning, device: str, spent: Spent) -> _Seen:
         kineto = profiler.profiler
         events = kineto.kineto_results.events() if kineto is not None and kineto.kineto_results is not None else []
         spans = [(event.start_ns(), event.duration_ns()) for event in events if event.device_type() == _CUDA]
-    if not spans:
-        return None, UNSET
-    if not ended:
-        return covered(spans) / 1e9, UNSET
-    return all_steps(spans, ends[0], STEPS, call.steps) / 1e9, call.steps
+        ends = [each.end_ns for each in ran]
+        parts: list[list[_Span]] = [[] for _ in calls]
+        for span in spans:
+            parts[min(bisect(ends, _middle(span)), len(ends) - 1)].append(span)
+    return [_seconds(*each) for each in zip(parts, ran, calls, strict=True)]
+
+
+class _Ran(NamedTuple):
+    """Moments of one call, in nanoseconds since 1970: the first step's end, where the call was ended; its own."""
+
+    first_ns: int | None
+    end_ns: int
+
+
+def _run(call: Beginning, device: str) -> _Ran:
+    """Make one call."""
+    moments: list[int] = []
+
+    def on_step(done: int) -> None:
+        if done == 1:
+            moments.append(_rest(device))
+
+    ended = call.until(STEPS, on_step)
+    return _Ran(moments[0] if ended else None, _rest(device))
 
 
 def _rest(device: str) -> int:
@@ -116,17 +130,29 @@ def _rest(device: str) -> int:
     return moment
 
 
+def _seconds(spans: Sequence[_Span], ran: _Ran, call: Beginning) -> _Seen:
+    if not spans:
+        return None, UNSET
+    if ran.first_ns is None:
+        return covered(spans) / 1e9, UNSET
+    return all_steps(spans, ran.first_ns, STEPS, call.steps) / 1e9, call.steps
+
+
 def all_steps(spans: Sequence[_Span], end_ns: int, profiled: int, steps: int) -> float:
     """Nanoseconds of text encoding and all steps, of spans (start, length) of the first few steps.
 
     ``end_ns``: when the first step was over. Those after it are alike, and taken as often as a call has them: otherwise
     text encoding, which a call has once, would weigh as much as several times its share.
     """
-    first = covered(span for span in spans if span[0] + span[1] / 2 < end_ns)
+    first = covered(span for span in spans if _middle(span) < end_ns)
     return first + (covered(spans) - first) * (steps - 1) / (profiled - 1)
 
 
-def covered(spans: Iterable[tuple[int, int]]) -> int:
+def _middle(span: _Span) -> float:
+    return span[0] + span[1] / 2
+
+
+def covered(spans: Iterable[_Span]) -> int:
     """Length of the union of (start, length): kernels on two streams at once count once."""
     total = end = 0
     for start, length in sorted(spans):

@@ -8,6 +8,8 @@ output, in the compute dtype, for the one before it to go on with, and so on up 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from qregress.quantize.base import Cuts
@@ -30,6 +32,7 @@ def tile(outputs: int, inputs: int, tokens: int, shared: int) -> tuple[int, int,
     return None
 
 
+@lru_cache(maxsize=32)  # a denoiser has hundreds of layers in few shapes, and each took some 10 ms
 def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int) -> Cuts | None:
     """Of a call with so many tokens. ``blocks``: multiprocessors of the device; ``shared`` as in ``tile``."""
     found = tile(outputs, inputs, tokens, shared)

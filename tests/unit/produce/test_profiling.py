@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity
 
 from qregress.produce import profiling
 from qregress.produce.generate import OnStep
-from qregress.produce.profiling import STEPS, Beginning, Busy, all_steps, busy_pairs, covered, device_busy
+from qregress.produce.profiling import Beginning, Busy, all_steps, busy_pairs, covered, device_busy
 from qregress.produce.timing import Spent
 
 
@@ -43,16 +43,24 @@ def test_text_encoding_counts_once() -> None:
     assert all_steps([*encoding, *steps], 900, 3, 3) == covered([*encoding, *steps])
 
 
-def test_the_first_step_is_told_by_a_rest_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a call that is ended, then what ran up to its first step counts once; of one that has ended, all of it."""
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that is profiled as a device."""
     monkeypatch.setattr(profiling, "synchronize", lambda _: None)
     monkeypatch.setattr(profiling, "ProfilerActivity", SimpleNamespace(CUDA=ProfilerActivity.CPU))
     monkeypatch.setattr(profiling, "_CUDA", DeviceType.CPU)
-    monkeypatch.setattr(profiling, "PROFILED", 1)
 
-    def work(seconds: float) -> None:
-        with torch.profiler.record_function("kernel"):
-            time.sleep(seconds)
+
+def work(seconds: float) -> None:
+    """What a profiler sees."""
+    with torch.profiler.record_function("kernel"):
+        time.sleep(seconds)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_the_first_step_is_told_by_a_rest_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a call that is ended, then what ran up to its first step counts once; of one that has ended, all of it."""
+    monkeypatch.setattr(profiling, "PROFILED", 1)
 
     def call(until: int, on_step: OnStep) -> bool:
         work(0.1)
@@ -70,41 +78,48 @@ def test_the_first_step_is_told_by_a_rest_of_the_device(monkeypatch: pytest.Monk
     assert 0.2 <= found.cell[0] < 0.3
 
 
-def _until(_: int, on_step: OnStep) -> bool:
-    on_step(1)
-    return True
-
-
-CELL, OTHER = Beginning(_until, 20), Beginning(_until, 20)
-
-
-@pytest.fixture
-def profiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The order of what is profiled; each call takes a second longer than the one before, and is ended early."""
+@pytest.mark.usefixtures("on_cpu")
+def test_pairs_are_profiled_in_turn() -> None:
+    """Given a cell and its reference, then they take turns, A B B A A B, and each has its own seconds."""
     order: list[str] = []
 
-    def busy(call: Beginning, _device: str, _spent: Spent) -> tuple[float | None, int]:
-        order.append("cell" if call is CELL else "reference")
-        return float(len(order)), call.steps
+    def beginning(name: str, seconds: float) -> Beginning:
+        def until(_: int, on_step: OnStep) -> bool:
+            order.append(name)
+            work(len(order) * seconds)
+            on_step(1)
+            return False
 
-    monkeypatch.setattr(profiling, "_busy", busy)
-    return order
+        return Beginning(until, 1)
+
+    cell, reference = beginning("cell", 0.03), beginning("reference", 0.01)
+    found = busy_pairs(cell, reference, "cuda", Spent())
+    assert order == ["reference", "cell", "cell", "reference", "reference", "cell"]
+    assert [round(seconds, 2) for seconds in found.cell] == pytest.approx([0.06, 0.09, 0.18], abs=0.011)
+    assert [round(seconds, 2) for seconds in found.reference] == pytest.approx([0.01, 0.04, 0.05], abs=0.011)
+    order.clear()
+    assert [round(seconds, 2) for seconds in device_busy(cell, "cuda:1", Spent()).cell] == pytest.approx(
+        [0.03, 0.06, 0.09], abs=0.011
+    )
 
 
-def test_pairs_are_profiled_in_turn(profiled: list[str]) -> None:
-    """Given a cell and its reference, then they take turns, A B B A, and each has its own seconds."""
-    found = busy_pairs(CELL, OTHER, "cuda", Spent())
-    assert profiled == ["reference", "cell", "cell", "reference", "reference", "cell"]
-    assert found == Busy(cell=(2.0, 3.0, 6.0), steps=20, reference=(1.0, 4.0, 5.0))
-    profiled.clear()
-    assert device_busy(CELL, "cuda:1", Spent()) == Busy(cell=(1.0, 2.0, 3.0), steps=20)
-
-
+@pytest.mark.usefixtures("on_cpu")
 def test_a_profiler_that_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a profiler that saw no kernel of one of the calls, then there is no busy time, of neither."""
-    seen = iter([1.0, None, 1.0, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(profiling, "_busy", lambda *_: (next(seen), STEPS))
-    assert busy_pairs(CELL, OTHER, "cuda", Spent()) == Busy()
+
+    def nothing(_: int, __: OnStep) -> bool:
+        return False
+
+    def something(_: int, __: OnStep) -> bool:
+        work(0.001)
+        return False
+
+    seen, unseen = Beginning(something, 1), Beginning(nothing, 1)
+    assert busy_pairs(seen, seen, "cuda", Spent()).cell
+    assert busy_pairs(seen, unseen, "cuda", Spent()) == Busy()
+    assert busy_pairs(unseen, seen, "cuda", Spent()) == Busy()
+    monkeypatch.setattr(profiling, "_CUDA", DeviceType.CUDA)
+    assert device_busy(seen, "cuda", Spent()) == Busy()
 
 
 def test_a_cpu_has_no_busy_time() -> None:
@@ -130,5 +145,5 @@ def test_a_call_that_fails_leaves_no_profiler_running(monkeypatch: pytest.Monkey
     with pytest.raises(torch.OutOfMemoryError):
         device_busy(Beginning(fail, 20), "cuda", spent)
     assert not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-    device_busy(CELL, "cuda", spent)
+    device_busy(Beginning(lambda _, __: False, 20), "cuda", spent)
     assert set(spent.take()) == {"profiler"}
