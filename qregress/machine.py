@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,6 +88,19 @@ def cuda_devices() -> int:
     )
     failed = any(call() for call in calls)
     return count.value if not failed and version.value // 1000 >= needed else 0
+
+
+def wake(device: str) -> None:
+    """Have the driver make a CUDA device's context, which torch will find, while something else is done.
+
+    Says nothing of a driver that cannot: torch does, when it is asked.
+    """
+    with suppress(OSError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        number, context = ctypes.c_int(), ctypes.c_void_p()
+        index = int(device.partition(":")[2] or 0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(number), index) == 0:
+            driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), number)
 
 
 def _torch_cuda() -> int:

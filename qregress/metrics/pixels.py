@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from qregress.metrics.tensors import check_pair, exact_float32
 
@@ -21,6 +20,8 @@ def psnr(a: Tensor, b: Tensor) -> list[float | None]:
 
     ``None`` stands for identical images, whose ratio is infinite: JSON has no infinity. Raises ``MetricError``.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # takes long, and random weights need none
+
     check_pair(a, b, "PSNR", smallest=1)
     with exact_float32():
         values = peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3)).tolist()
@@ -34,6 +35,8 @@ def ssim(a: Tensor, b: Tensor) -> list[float]:
     thirteen times as long (13 s for a pair of 1024 px on two cores). Identical images are 1 by definition. Pairs go
     through one by one: the windows of large images take five times their memory. Raises ``MetricError``.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     check_pair(a, b, "SSIM", smallest=_SSIM_WINDOW)
     with exact_float32():
         return [

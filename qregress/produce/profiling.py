@@ -16,11 +16,12 @@ from qregress.produce.generate import OnStep
 from qregress.produce.timing import Spent, synchronize
 
 #: Cell and reference are profiled so often each, A B B A A B, and the least of each is taken: two whole calls of a
-#: full-size PixArt-Sigma on an H100 differed by 0.1 to 2.7 %, of a pocket pipeline by up to 26 %.
+#: full-size PixArt-Sigma on an H100 differed by 0.1 to 2.7 %, of a pocket pipeline by up to 26 %; on an H200 what is
+#: profiled here differed by 0.8 %.
 PROFILED = 3
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
-STEPS = 3
+STEPS = 2
 #: The device rests so long on both sides of the moment that ends the first step, or a call, for its clock and the
 #: host's may differ: a kernel begins and ends on one side of it.
 _REST_S = 0.001

@@ -16,6 +16,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from qregress.errors import FactoryError, QregressError, Unavailable, typed_line
+from qregress.machine import wake
 from qregress.produce.protocol import (
     Declined,
     Done,
@@ -47,6 +48,9 @@ def main(arguments: list[str]) -> int:
         request = requests.get()
         try:
             if bench is None:
+                if request.options.device.startswith("cuda"):
+                    # Libraries take seconds to import, and the driver a second or two for what they ask of it first.
+                    threading.Thread(target=wake, args=(request.options.device,), daemon=True).start()
                 from qregress.produce.bench import Bench
 
                 keep_for_good()

@@ -67,6 +67,7 @@ class Driver:
     def __init__(self, *, init: int = 0, counting: int = 0, version: int = 13000) -> None:
         self._errors = init, counting
         self._version = version
+        self.woken: list[int] = []
 
     def cuInit(self, flags: int) -> int:  # noqa: D102, N802
         assert flags == 0
@@ -78,6 +79,14 @@ class Driver:
 
     def cuDriverGetVersion(self, version: Any) -> int:  # noqa: D102, N802
         version._obj.value = self._version
+        return 0
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: D102, N802
+        device._obj.value = 40 + ordinal
+        return self._errors[1]
+
+    def cuDevicePrimaryCtxRetain(self, _: Any, device: Any) -> int:  # noqa: D102, N802
+        self.woken.append(device.value)
         return 0
 
 
@@ -123,6 +132,21 @@ def test_devices_are_counted_without_torch(
 
     monkeypatch.setattr("ctypes.CDLL", load)
     assert machine.cuda_devices() == count
+
+
+@pytest.mark.parametrize(("device", "woken"), [("cuda", 40), ("cuda:1", 41)])
+def test_a_device_is_woken(device: str, woken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a driver, then it makes that device's context; one that cannot is left to torch, as none is."""
+    for driver, expected in ((Driver(), [woken]), (Driver(init=100), []), (Driver(counting=101), [])):
+        monkeypatch.setattr("ctypes.CDLL", lambda _, driver=driver: driver)
+        machine.wake(device)
+        assert driver.woken == expected
+
+    def nothing(name: str) -> Driver:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", nothing)
+    machine.wake(device)
 
 
 def test_an_installed_torch_says_what_it_is_for() -> None:
