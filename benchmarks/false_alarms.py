@@ -7,7 +7,7 @@ One run is accepted, the others are held against it: any failed check of a clean
 every other run has quantized denoisers of which a tenth of the blocks runs twice; it is told if a check of time fails.
 Runs are whole processes, as in CI. On a CPU every fourth clean run has one core only, so that images differ in their
 last bits; on a machine on which nothing changes they would all be equal. With ``--folder`` what was made stays there,
-and is not made again.
+and is not made again; with ``--report`` as well nothing is made, and what is there is told.
 """
 
 from __future__ import annotations
@@ -93,17 +93,28 @@ class Runs:
                 sys.exit("the first run could not be accepted")
         return read(path / "run.json", Run)
 
-    def make(self, name: str, *, one_core: bool, overlay: Path | None) -> Made:
+    def has(self, name: str) -> bool:
+        """Whether a run has been made already."""
+        return (self._folder / f"{name}.json").exists()
+
+    def make(self, name: str, *, one_core: bool, slower: bool) -> Made:
         """One run against it."""
         kept, told = self._folder / f"{name}.json", self._folder / f"{name}.txt"
-        if not kept.exists():
+        if not self.has(name):
             start, load = time.monotonic(), os.getloadavg()[0]
+            overlay = self._slower() if slower else None
             code = self._qregress("run", "--out=latest", cores=_one_core() if one_core else None, overlay=overlay)
             told.write_text(f"{time.monotonic() - start:.1f} {load:.1f} {code}", encoding="utf-8")
             shutil.copy(self._folder / "latest" / "run.json", kept)
         seconds, load, code = told.read_text(encoding="utf-8").split()
         run = read(kept, Run)
-        return Made(name, overlay is not None, one_core, float(seconds), float(load), int(code), run)
+        return Made(name, slower, one_core, float(seconds), float(load), int(code), run)
+
+    def _slower(self) -> Path:
+        """What makes a process' denoisers slower."""
+        path = self._folder / "overlay"
+        shutil.rmtree(path, ignore_errors=True)
+        return Overlay(path).replace("optimum.quanto", "quantize.py", FREEZE, SLOWER)
 
     def _qregress(self, *arguments: str, cores: set[int] | None = None, overlay: Path | None = None) -> int:
         """One command in a process of its own, on some cores only; returns its exit code."""
@@ -136,20 +147,26 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="a configuration (default: four cells of a pocket pipeline)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="keep what is made there, and go on with it")
+    parser.add_argument("--report", action="store_true", help="of what is in --folder; makes nothing")
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
+    if options.report and not (options.folder and (options.folder / "accepted" / "run.json").exists()):
+        parser.error("--report needs a --folder with runs in it")
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
-        text = options.config.read_text(encoding="utf-8") if options.config else CONFIG
-        (folder / "qregress.toml").write_text(text, encoding="utf-8")
+        if not options.report:
+            text = options.config.read_text(encoding="utf-8") if options.config else CONFIG
+            (folder / "qregress.toml").write_text(text, encoding="utf-8")
         runs = Runs(folder, options.device)
         first = runs.accept_one()
         made = []
-        for one in _make(runs, options, folder):
-            made.append(one)
-            print(_line(one), flush=True)
+        for name, slower, one_core in _names(options):
+            if options.report and not runs.has(name):
+                continue
+            made.append(runs.make(name, one_core=one_core, slower=slower))
+            print(_line(made[-1]), flush=True)
     report = "\n".join(_report(first, made, " ".join(sys.argv))) + "\n"
     print(report)
     if options.log is not None:
@@ -159,16 +176,12 @@ def main() -> None:
     sys.exit(1 if alarms or missed else 0)
 
 
-def _make(runs: Runs, options: argparse.Namespace, folder: Path) -> Iterator[Made]:
-    overlay = None
-    if options.slower:
-        shutil.rmtree(folder / "overlay", ignore_errors=True)
-        overlay = Overlay(folder / "overlay").replace("optimum.quanto", "quantize.py", FREEZE, SLOWER)
+def _names(options: argparse.Namespace) -> Iterator[tuple[str, bool, bool]]:
+    """Each run, whether it is a slower one, and whether it has one core only."""
     for number in range(1, options.runs + 1):
-        one_core = options.device == "cpu" and not options.slower and number % ONE_CORE_EVERY == 0
-        yield runs.make(f"{number}", one_core=one_core, overlay=None)
-        if overlay is not None:
-            yield runs.make(f"{number}-slower", one_core=False, overlay=overlay)
+        yield f"{number}", False, options.device == "cpu" and not options.slower and number % ONE_CORE_EVERY == 0
+        if options.slower:
+            yield f"{number}-slower", True, False
 
 
 def _missed(first: Run, one: Made) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from benchmarks import false_alarms
 from qregress import cli, config
 from qregress.judge.verdict import judge
 from qregress.matrix import reference_of
@@ -50,6 +52,27 @@ def test_nothing_is_waived_but_the_faults_that_are_known(name: str) -> None:
                         assert layer.where == SLICES
                         assert layer.excess is not None
                         assert layer.excess < 1.2
+
+
+@pytest.mark.parametrize("gpu", ["0", "1"])
+def test_no_alarm_but_of_what_got_slower(
+    gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given kept runs of one GPU, then the clean ones are green, slower ones are told, and the page says the same."""
+    with zipfile.ZipFile(STUDIES / "runs" / "slower-h200.zip") as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / f"slower{gpu}"
+    monkeypatch.setattr("sys.argv", ["false_alarms.py", "--report", "--slower", "--runs=5", f"--folder={folder}"])
+    with pytest.raises(SystemExit) as ended:
+        false_alarms.main()
+    report = capsys.readouterr().out
+    assert ended.value.code == 0, report
+    page = (STUDIES.parent / "docs" / "false-alarms-gpu.md").read_text(encoding="utf-8")
+    told = [line for line in report.splitlines() if not line.startswith(("#", "`python "))]
+    assert [line for line in told if line not in page] == []
+    for path in folder.glob("*.json"):
+        failed = {check.name for cell in read(path, Run).cells for check in cell.checks if check.verdict == "fail"}
+        assert failed == ({"regression.busy", "regression.latency"} if "slower" in path.name else set())
 
 
 def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
