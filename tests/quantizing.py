@@ -108,8 +108,8 @@ class Fidelity:
         def compare(module: nn.Linear, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
             weight = backend.dequantize(module).values
             bias = None if module.bias is None else module.bias.float()
-            for kept, x in ((self.errors, backend.quantize_input(module, args[0])), (self.plain, args[0].float())):
-                kept.append(distance(output.float(), nn.functional.linear(x, weight, bias)))
+            for kept, x in ((self.errors, backend.quantize_input(module, args[0])), (self.plain, args[0])):
+                kept.append(distance(output.float(), nn.functional.linear(x.float(), weight, bias)))
 
         return compare
 

@@ -62,7 +62,9 @@ class Dequantized(msgspec.Struct, frozen=True):
     weight's dtype rounds on the way to each value: the value itself, of either sign, and a product that a shift is
     taken off.
     ``group``: how many values, along the inputs, share a scale; ``None`` for all of them. ``alike``: the chance that
-    two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``; ``None``: of 16 different ones.
+    two of them are equal, as equal ones are rounded equally, ``[outputs, groups]``. Of eight bits, where equal values
+    are rare, it is one for all groups, and ``sample`` is some of the bytes, uint8, that it is told from. Without
+    either: of 16 different ones.
     ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
     step; ``None``: at the end. ``cuts``: of a call with so many tokens, where the kernel
     cuts sums; ``None``: nowhere.
@@ -72,31 +74,25 @@ class Dequantized(msgspec.Struct, frozen=True):
     rounded: torch.Tensor
     group: int | None = None
     alike: torch.Tensor | None = None
+    sample: torch.Tensor | None = None
     stepwise: Callable[[], torch.Tensor] | None = None
     cuts: Callable[[int], Cuts | None] | None = None
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """The chance that two values of a group are equal; ``codes [outputs, groups, size]``, returned without the last.
-
-    Of eight bits, where equal values are rare, the mean over all groups, or over those of enough outputs.
-    """
-    if bits > _FEW_BITS:
-        some = codes[:: max(1, codes.numel() // _ENOUGH)]
-        plain = some if some.dtype == torch.uint8 else some.contiguous().view(torch.uint8)
-        return _shares(plain.flatten(), 256).square().sum().expand(codes.shape[:2])
-    return _shares(codes, 2**bits).square().sum(2)
-
-
-def _shares(codes: torch.Tensor, levels: int) -> torch.Tensor:
-    """Of each level, along the last dimension, counted in one pass."""
-    counts = torch.zeros(*codes.shape[:-1], levels, device=codes.device)
+    """The chance that two values of a group are equal; ``codes [..., size]`` of few bits, returned without the last."""
+    counts = torch.zeros(*codes.shape[:-1], 2**bits, device=codes.device)
     counts.scatter_add_(-1, codes.long(), torch.ones((), device=codes.device).expand(codes.shape))
-    return counts / codes.shape[-1]
+    return (counts / codes.shape[-1]).square().sum(-1)
 
 
-_FEW_BITS = 4
-_ENOUGH = 2**20
+def sampled(codes: torch.Tensor) -> torch.Tensor:
+    """Bytes of enough outputs, uint8 ``[bytes]``, of codes of eight bits, ``[outputs, ...]``."""
+    some = codes[:: max(1, codes.numel() // _ENOUGH)]
+    return some.contiguous().view(torch.uint8).flatten()
+
+
+_ENOUGH = 2**18
 
 
 class Backend(Protocol):
@@ -154,12 +150,12 @@ class Backend(Protocol):
         """
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """The values, float32, that a quantized module multiplies its weight with when it is called with ``x``.
+        """The values, of any floating dtype, that a quantized module multiplies its weight with when called with ``x``.
 
         Optional: other than ``x`` where activations are quantized.
         """
         _ = module
-        return x.float()
+        return x
 
 
 class Saver(Protocol):

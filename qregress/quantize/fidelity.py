@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from qregress.quantize import structure
 from qregress.quantize.base import Backend
 from qregress.quantize.layer_call import Call, class_of, judged, taken
 from qregress.record import LayerFidelity
@@ -114,8 +115,9 @@ class _Examination:
             handle.remove()
 
     def forget(self) -> None:
-        """Let go of what waits: an error keeps this alive, and says what is free."""
+        """Let go of what waits, and of which tokens: an error keeps this alive, and says what is free."""
         self._waiting.clear()
+        structure.spread.cache_clear()
 
     def found(self) -> dict[str, dict[str, LayerFidelity]]:
         """By component and name, those that were called."""

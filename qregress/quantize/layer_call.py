@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from qregress.quantize import structure
-from qregress.quantize.base import Backend, Cuts, Dequantized
+from qregress.quantize.base import Backend, Dequantized, alike
 from qregress.quantize.rounding import Layers, compared_with_exact, judge
 from qregress.quantize.structure import Compared
 from qregress.record import LayerFidelity
@@ -31,34 +31,39 @@ def class_of(module: nn.Module) -> str:
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of one layer as a product: ``x [tokens, inputs]``, ``weight [outputs, inputs]``.
+    """One call of one layer as a product: ``x [tokens, inputs]`` and ``output [tokens, outputs]`` as they were.
 
-    ``left_out``: tokens of the call that are not among them, see ``LayerFidelity``. ``exact``: the dtype that the
-    product is made in. ``loss``: norms of what quantizing changed and of the unquantized weight, on the device.
-    ``cuts``: of these tokens; they depend on how many ``tokens`` there were in all, and which of them are left: a layer
-    of which some are left out is judged ``alone``, by its name.
+    ``chosen``: which of all ``tokens`` of the call these are. ``left_out``: how many more there would be, see
+    ``LayerFidelity``. ``original``: the unquantized weight.
     """
 
     name: str
     tensor: str
-    dtype: torch.dtype
     unit: float
     x: torch.Tensor
     output: torch.Tensor
-    weight: torch.Tensor
     known: Dequantized
     bias: torch.Tensor | None
-    left_out: int
-    loss: torch.Tensor | None
-    cuts: Cuts | None
+    original: torch.Tensor | None
     tokens: int
-    alone: str
+    chosen: torch.Tensor
+    left_out: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That the kernel computes in."""
+        return self.output.dtype
+
+    @property
+    def exact(self) -> torch.dtype:
+        """That the product is made in."""
+        return torch.float64 if self.dtype == torch.float32 else torch.float32
 
     @property
     def nbytes(self) -> int:
         """What it keeps on the device until it is judged."""
         known = self.known
-        kept = (self.x, self.output, self.weight, known.values, known.rounded)
+        kept = (self.x, self.output, known.values, known.rounded)
         return sum({each.data_ptr(): each.nbytes for each in kept}.values())
 
     @property
@@ -66,9 +71,25 @@ class Call(msgspec.Struct, frozen=True):
         """What those that are judged together have in common."""
         known = self.known
         return (
-            *(self.tensor, self.dtype, self.unit, self.x.shape, self.x.device, self.weight.shape, self.bias is None),
-            *(known.group, known.alike.shape if known.alike is not None else None, known.rounded is known.values),
-            *(self.tokens, self.alone, self.loss is None),
+            *(self.tensor, self.dtype, self.unit, self.x.dtype, self.x.shape, self.x.device, known.values.shape),
+            *(
+                self.bias is None,
+                self.tokens,
+                self.left_out,
+                self.original.dtype if self.original is not None else None,
+            ),
+            *(known.group, known.alike.shape if known.alike is not None else None),
+            *(known.sample.shape if known.sample is not None else None, known.rounded is known.values),
+        )
+
+    def of(self, fit: torch.Tensor) -> Call:
+        """Of those tokens alone of which a mask is true."""
+        return msgspec.structs.replace(
+            self,
+            x=self.x[fit],
+            output=self.output[fit],
+            chosen=self.chosen[fit],
+            left_out=self.left_out + len(fit) - int(fit.sum()),
         )
 
 
@@ -82,67 +103,60 @@ def taken(
     original: torch.Tensor | None,
     rows: int,
 ) -> Call:
-    """What is kept of a call: weights may be changed back right after it.
+    """What is kept of a call: weights, inputs and outputs may be changed right after it.
 
-    ``original``: its unquantized weight, where that is at hand. Tokens whose inputs are not finite are no kernel's
-    doing, and left out.
+    ``original``: its unquantized weight, where that is at hand; it stays. As little as possible is done here: of layers
+    of one shape that are judged together everything else is done once.
     """
-    exact = torch.float64 if output.dtype == torch.float32 else torch.float32
     known = backend.dequantize(module)
-    loss = None
-    if original is not None:
-        unquantized = original.float()
-        parts = (known.values - unquantized, unquantized)
-        loss = torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts])
     unit = _unit(module, output)
-    with _full_precision():
-        x = backend.quantize_input(module, x)
-    cuts, tokens = None, x.numel() // x.shape[-1]
+    x = backend.quantize_input(module, x)
     if isinstance(module, nn.Conv2d):
-        x, output = _patches(module, x, output, rows)
+        images, _, height, width = output.shape
+        tokens = images * height * width
+        chosen = structure.spread(tokens, rows, x.device)
+        x, output = _patches(module, x, output, chosen)
     else:
         x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
-        chosen = structure.spread(len(x), rows, torch.device("cpu"))
-        cuts = known.cuts(len(x)) if known.cuts is not None else None
-        cuts = cuts.of(chosen) if cuts is not None else None
-        chosen = chosen.to(x.device)
+        tokens = len(x)
+        chosen = structure.spread(tokens, rows, x.device)
         x, output = x[chosen], output[chosen]
-    fit = torch.linalg.vector_norm(x, math.inf, dim=1) <= torch.finfo(exact).max ** _POWER  # false of NaN too
-    left_out = len(x) - int(fit.sum())
-    if left_out:
-        x, output = x[fit], output[fit]
-        cuts = cuts.of(fit) if cuts is not None else None
     return Call(
         name=name,
         tensor=class_of(module),
-        dtype=output.dtype,
         unit=unit,
-        x=x.to(exact),
-        output=output.to(exact),
-        weight=known.values.flatten(1).to(exact),
+        x=x,
+        output=output,
         known=known,
-        bias=module.bias.to(exact) if module.bias is not None else None,
-        left_out=left_out,
-        loss=loss,
-        cuts=cuts,
-        alone=name if left_out and cuts is not None else "",
+        bias=module.bias.detach() if module.bias is not None else None,
+        original=original.detach() if original is not None else None,
         tokens=tokens,
+        chosen=chosen,
     )
 
 
 @torch.no_grad()
 def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
-    """Of layers of one shape, in their order."""
+    """Of layers of one shape, in their order.
+
+    Tokens whose inputs are not finite are no kernel's doing, and left out.
+    """
     first = calls[0]
     with _full_precision():
-        compared = compared_with_exact(_stacked(calls), first.dtype, first.unit)
+        layers = _stacked(calls)
+        most = torch.finfo(first.exact).max ** _POWER
+        fit = torch.linalg.vector_norm(layers.x, math.inf, dim=2) <= most  # false of NaN too
+        every = fit.all(1).tolist()
+        if not all(every):
+            apart = (call if fits else call.of(mask) for call, fits, mask in zip(calls, every, fit, strict=True))
+            return [layer for call in apart for layer in judged([call])]
+        compared = compared_with_exact(layers, first.dtype, first.unit)
         verdicts = judge(compared)
         norms = [
             torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
             for part in (compared.error, compared.allowed, compared.expected)
         ]
-        if first.loss is not None:
-            norms += torch.stack([cast("torch.Tensor", call.loss) for call in calls]).unbind(1)
+        norms += _losses(calls)
         told = []
         sizes = torch.stack(norms, dim=1).tolist()
         for index, (call, (where, excess), (error, bound, whole, *lost)) in enumerate(
@@ -151,8 +165,8 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
             fidelity = LayerFidelity(
                 name=call.name,
                 tensor=call.tensor,
-                inputs=call.weight.shape[1],
-                outputs=call.weight.shape[0],
+                inputs=layers.weight.shape[2],
+                outputs=layers.weight.shape[1],
                 dtype=str(call.dtype).removeprefix("torch."),
                 tokens=len(call.x),
                 error=_share(error, whole) if len(call.x) else None,
@@ -163,27 +177,49 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
                 kind="",
                 left_out=call.left_out or UNSET,
             )
-            told.append(_explained(fidelity, call, compared.of(index)) if where else fidelity)
+            told.append(_explained(fidelity, call, layers.of(index), compared.of(index)) if where else fidelity)
     return told
 
 
+def _losses(calls: Sequence[Call]) -> list[torch.Tensor]:
+    """Norms of what quantizing changed and of unquantized weights, ``[layers]`` each; nothing where those are not."""
+    originals = [call.original for call in calls if call.original is not None]
+    if not originals:
+        return []
+    unquantized = _stack(originals).flatten(2).float()
+    changed = _stack([call.known.values.flatten(1) for call in calls]) - unquantized
+    return [torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64) for part in (changed, unquantized)]
+
+
 def _stacked(calls: Sequence[Call]) -> Layers:
-    known, exact = [call.known for call in calls], calls[0].x.dtype
-    weight = rounded = _stack([call.weight for call in calls])
+    first, known = calls[0], [call.known for call in calls]
+    exact, cuts = first.exact, first.known.cuts
+    weight = rounded = _stack([each.values.flatten(1) for each in known]).to(exact)
     if known[0].rounded is not known[0].values:
-        rounded = _stack([each.rounded.flatten(1).to(exact) for each in known])
-    alike = [each.alike.to(exact) for each in known if each.alike is not None]
+        rounded = _stack([each.rounded.flatten(1) for each in known]).to(exact)
     biases = [call.bias for call in calls if call.bias is not None]
+    found = cuts(first.tokens) if cuts is not None else None
     return Layers(
-        x=_stack([call.x for call in calls]),
+        x=_stack([call.x for call in calls]).to(exact),
         weight=weight,
         rounded=rounded,
         group=known[0].group or weight.shape[2],
-        alike=_stack(alike) if alike else torch.full((1, 1, 1), _ALIKE, dtype=exact, device=weight.device),
-        bias=_stack(biases) if biases else None,
-        output=_stack([call.output for call in calls]),
-        cuts=calls[0].cuts,
+        alike=_alike(known, weight),
+        bias=_stack(biases).to(exact) if biases else None,
+        output=_stack([call.output for call in calls]).to(exact),
+        cuts=found.of(first.chosen) if found is not None else None,
     )
+
+
+def _alike(known: Sequence[Dequantized], weight: torch.Tensor) -> torch.Tensor:
+    """Of each layer and its groups the chance that two values are equal."""
+    parts = [each.alike for each in known if each.alike is not None]
+    if parts:
+        return _stack(parts).to(weight.dtype)
+    samples = [each.sample for each in known if each.sample is not None]
+    if samples:
+        return alike(_stack(samples), 8).to(weight.dtype)[:, None, None]
+    return torch.full((1, 1, 1), _ALIKE, dtype=weight.dtype, device=weight.device)
 
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -191,15 +227,14 @@ def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
 
 
-def _explained(fidelity: LayerFidelity, call: Call, compared: Compared) -> LayerFidelity:
+def _explained(fidelity: LayerFidelity, call: Call, layer: Layers, compared: Compared) -> LayerFidelity:
     """Of a layer that is beyond its bound: how far, and the structure of its error."""
     where, excess = fidelity.where, fidelity.excess
     error, bound = fidelity.error, fidelity.bound
-    weight = call.weight
     if excess is None or excess <= _coherent(fidelity.inputs):
         # Of a few values, roundings add up in ways that no bound foresees; but then all of them are known.
         values = call.known.stepwise() if call.known.stepwise is not None else call.known.values.to(call.dtype)
-        unpacked = msgspec.structs.replace(_stacked([call]), weight=values.flatten(1).to(weight.dtype).unsqueeze(0))
+        unpacked = msgspec.structs.replace(layer, weight=values.flatten(1).to(call.exact).unsqueeze(0))
         other = compared_with_exact(unpacked, call.dtype, call.unit)
         [(there, beyond)] = judge(other)
         if _excess(beyond) < _excess(excess):
@@ -207,7 +242,7 @@ def _explained(fidelity: LayerFidelity, call: Call, compared: Compared) -> Layer
             norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in (compared.error, compared.allowed)]
             whole = torch.linalg.vector_norm(compared.expected, dtype=torch.float64)
             error, bound = (_share(float(norm), float(whole)) for norm in norms)
-    kind = structure.describe(call.x, weight, call.known.group or weight.shape[1], compared) if where else None
+    kind = structure.describe(layer.x[0], layer.weight[0], layer.group, compared) if where else None
     return msgspec.structs.replace(
         fidelity,
         error=error,
@@ -231,13 +266,14 @@ def _coherent(inputs: int) -> float:
     return 2 * math.sqrt(3 * inputs)
 
 
-def _patches(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _patches(
+    module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, chosen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs ``[tokens, inputs]`` of some places of an output, in the order of the weight, and ``[tokens, outputs]``.
 
     Not unfolded as a whole, which of what decodes latents takes gigabytes.
     """
-    images, _, height, width = output.shape
-    chosen = structure.spread(images * height * width, rows, x.device)
+    *_, height, width = output.shape
     image, place = chosen // (height * width), (chosen // width % height, chosen % width)
     padding = cast("tuple[int, ...]", module.padding)  # those with a name are not compared
     padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))

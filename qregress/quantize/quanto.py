@@ -31,7 +31,7 @@ from torch import nn
 
 from qregress.errors import one_line
 from qregress.quantize import extensions, marlin
-from qregress.quantize.base import Backend, Cuts, Dequantized, Spec, alike
+from qregress.quantize.base import Backend, Cuts, Dequantized, Spec, alike, sampled
 from qregress.quantize.copies import copies
 from qregress.quantize.packed import unpack
 
@@ -48,6 +48,7 @@ _TYPES = {
 }
 #: From this compute capability on quanto packs float8 weights for its Marlin kernel.
 _MARLIN = (8, 0)
+_FEW_BITS = 4
 _NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
 
 
@@ -149,14 +150,16 @@ class Quanto(Backend):
         weight = _as_quantized(weight)
         codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
         group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
-        chance = alike(codes.reshape(len(weight), -1, group), weight.qtype.bits)
+        # Codes of few bits are counted in every group; of eight, equal ones are rare.
+        few = weight.qtype.bits <= _FEW_BITS
+        chance = alike(codes.reshape(len(weight), -1, group), weight.qtype.bits) if few else None
         shape = weight.shape
         if shift is None:
             values = rounded = (codes.float() * scale.float()).reshape(shape)
         elif shift.dtype.is_floating_point:  # a scaled shift, else a zero point
-            product = (codes.float() * scale.float()).reshape(shape)
-            values = (codes.float() * scale.float() - shift.float()).reshape(shape)
-            rounded = product.square_().addcmul_(values, values).sqrt_()
+            product = codes.float() * scale.float()
+            values = (product - shift.float()).reshape(shape)
+            rounded = product.reshape(shape).square_().addcmul_(values, values).sqrt_()
         else:
             values = rounded = ((codes.float() - shift.float()) * scale.float()).reshape(shape)
 
@@ -169,7 +172,7 @@ class Quanto(Backend):
                 steps = (codes.to(torch.int8) - shift.to(torch.int8)) * scale
             return steps.float().reshape(shape)
 
-        return Dequantized(values, rounded, group, chance, stepwise, cuts)
+        return Dequantized(values, rounded, group, chance, None if few else sampled(codes), stepwise, cuts)
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""

@@ -38,6 +38,19 @@ class Layers(msgspec.Struct, frozen=True):
     output: torch.Tensor
     cuts: Cuts | None = None
 
+    def of(self, layer: int) -> Layers:
+        """One of them alone."""
+        only = slice(layer, layer + 1)
+        return msgspec.structs.replace(
+            self,
+            x=self.x[only],
+            weight=self.weight[only],
+            rounded=self.rounded[only],
+            alike=self.alike[only if len(self.alike) > 1 else slice(None)],
+            bias=self.bias[only] if self.bias is not None else None,
+            output=self.output[only],
+        )
+
 
 def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Compared:
     """The error, and the root mean square that roundings may have, value by value.

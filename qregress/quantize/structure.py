@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 import torch
@@ -83,8 +84,9 @@ def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compar
     return Kind("without a structure that is known")
 
 
+@lru_cache(maxsize=64)  # a denoiser has hundreds of layers that take the same tokens
 def spread(count: int, most: int, device: torch.device) -> torch.Tensor:
-    """So many places out of a number of them, evenly, or all."""
+    """So many places out of a number of them, evenly, or all; not to be changed."""
     if count <= most:
         return torch.arange(count, device=device)
     return torch.linspace(0, count - 1, most, device=device, dtype=torch.float64).round().long()

@@ -123,7 +123,7 @@ class TorchAO(Backend):
         weight: Any = module.weight
         how = getattr(weight, "act_quant_kwargs", None)
         if how is None:
-            return x.float()
+            return x
         whole = isinstance(how.granularity, PerTensor)
         largest = x.abs().amax() if whole else x.abs().amax(dim=-1, keepdim=True)
         if isinstance(weight, Int8Tensor):

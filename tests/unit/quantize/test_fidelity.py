@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import UNSET
 from torch import nn
 
 from qregress.quantize import fidelity, load_backend
@@ -186,7 +187,14 @@ def test_a_wrong_kernel_is_told_by_its_structure(fault: Fault, weights: str, wor
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [(torch.float16, math.inf), (torch.float16, math.nan), (torch.bfloat16, -math.inf), (torch.bfloat16, 1e25)],
+    [
+        (torch.float16, math.inf),
+        (torch.float16, math.nan),
+        (torch.bfloat16, -math.inf),
+        (torch.bfloat16, 1e25),
+        (torch.float32, math.inf),
+        (torch.float32, math.nan),
+    ],
     ids=str,
 )
 def test_inputs_that_say_nothing_of_a_kernel(dtype: torch.dtype, value: float) -> None:
@@ -200,6 +208,30 @@ def test_inputs_that_say_nothing_of_a_kernel(dtype: torch.dtype, value: float) -
     assert 0 < found.excess <= 1
     wrong = compared(layer("int8", dtype), x, _bias_forgotten)
     assert wrong.kind == "constant over tokens, minus the bias: it is not added"
+
+
+def test_one_of_several_layers_with_an_input_that_says_nothing() -> None:
+    """Given layers of one shape of which one has an infinite input, then it alone has fewer tokens."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(4))).half()
+    apply(model, Spec(weights="int8"))
+    x = activations(128, torch.float16)
+    infinite = x.clone()
+    infinite[3, 3] = math.inf
+
+    def run(_: Pending) -> None:
+        with torch.no_grad():
+            for place, each in enumerate(model):
+                each(infinite if place == 2 else x)
+
+    found = fidelity.examine({"model": model}, {"model": nn.Module()}, load_backend("quanto"), run)["model"].layers
+    assert [(each.tokens, each.left_out) for each in found] == [
+        (TOKENS, UNSET),
+        (TOKENS, UNSET),
+        (TOKENS - 1, 1),
+        (TOKENS, UNSET),
+    ]
+    assert not any(each.where for each in found)
 
 
 def test_no_finite_input_at_all() -> None:
