@@ -15,10 +15,11 @@ from torch.profiler import ProfilerActivity, profile
 from qregress.produce.generate import OnStep
 from qregress.produce.timing import Spent, synchronize
 
-#: Cell and reference are profiled so often each, A B B A A B, and the least of each is taken: two whole calls of a
-#: full-size PixArt-Sigma on an H100 differed by 0.1 to 2.7 %, of a pocket pipeline by up to 26 %; on an H200 what is
-#: profiled here differed by 0.8 %.
-PROFILED = 3
+#: Cell and reference are profiled so often each, A B B A, and the least of each is taken. Where calls of one kind are
+#: further apart both are profiled once more: two whole calls of a full-size PixArt-Sigma on an H100 differed by 0.1 to
+#: 2.7 %, of a pocket pipeline by up to 26 %; on an H200 what is profiled here differed by up to 0.8 %.
+PROFILED = 2
+_APART = 0.01
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
 STEPS = 2
@@ -57,19 +58,32 @@ def device_busy(call: Beginning, device: str, spent: Spent) -> Busy:
     """Of a reference alone. What starting and reading the profiler took is added to ``spent``."""
     if not device.startswith("cuda"):
         return Busy()
-    return Busy(*_told(_profiled([call] * PROFILED, device, spent)))
+    seen = _profiled([call] * PROFILED, device, spent)
+    if _apart(seen):
+        seen += _profiled([call], device, spent)
+    return Busy(*_told(seen))
 
 
 def busy_pairs(cell: Beginning, reference: Beginning, device: str, spent: Spent) -> Busy:
-    """Of a cell and of its reference, in turn, A B B A A B; nothing of either where the profiler saw none of one."""
+    """Of a cell and of its reference, in turn; nothing of either where the profiler saw none of one."""
     if not device.startswith("cuda"):
         return Busy()
-    order = [is_cell for pair in range(PROFILED) for is_cell in (pair % 2 == 1, pair % 2 == 0)]
-    seen = _profiled([cell if is_cell else reference for is_cell in order], device, spent)
-    (mine, steps), (other, _) = (
-        _told([each for each, is_cell in zip(seen, order, strict=True) if is_cell is which]) for which in (True, False)
-    )
-    return Busy(mine, steps, other) if mine and other else Busy()
+    mine: list[_Seen] = []
+    other: list[_Seen] = []
+    order = [pair % 2 == first for pair in range(PROFILED) for first in (1, 0)]
+    while order:
+        seen = _profiled([cell if is_cell else reference for is_cell in order], device, spent)
+        for each, is_cell in zip(seen, order, strict=True):
+            (mine if is_cell else other).append(each)
+        order = [False, True] if len(mine) == PROFILED and (_apart(mine) or _apart(other)) else []
+    (busy, steps), (reference_busy, _) = _told(mine), _told(other)
+    return Busy(busy, steps, reference_busy) if busy and reference_busy else Busy()
+
+
+def _apart(seen: list[_Seen]) -> bool:
+    """Whether calls of one kind differ by so much that one more is worth its time."""
+    seconds, _ = _told(seen)
+    return bool(seconds) and max(seconds) > (1 + _APART) * min(seconds)
 
 
 def _told(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:

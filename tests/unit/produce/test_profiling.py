@@ -79,8 +79,29 @@ def test_the_first_step_is_told_by_a_rest_of_the_device(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("on_cpu")
+def test_calls_that_are_alike_are_profiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given calls that take as long as each other, then two of each tell; of a reference alone as well."""
+    monkeypatch.setattr(profiling, "_APART", 0.5)  # what sleeps on a busy machine is late by milliseconds
+    order: list[str] = []
+
+    def beginning(name: str) -> Beginning:
+        def until(_: int, __: OnStep) -> bool:
+            order.append(name)
+            work(0.05)
+            return False
+
+        return Beginning(until, 1)
+
+    found = busy_pairs(beginning("cell"), beginning("reference"), "cuda", Spent())
+    assert order == ["reference", "cell", "cell", "reference"]
+    assert (len(found.cell), len(found.reference)) == (2, 2)
+    order.clear()
+    assert len(device_busy(beginning("cell"), "cuda", Spent()).cell) == len(order) == 2
+
+
+@pytest.mark.usefixtures("on_cpu")
 def test_pairs_are_profiled_in_turn() -> None:
-    """Given a cell and its reference, then they take turns, A B B A A B, and each has its own seconds."""
+    """Given calls that differ, then cell and reference take turns, A B B A A B, and each has its own seconds."""
     order: list[str] = []
 
     def beginning(name: str, seconds: float) -> Beginning:
