@@ -42,17 +42,13 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 class Cuts(msgspec.Struct, frozen=True):
     """Where a kernel makes a sum in parts, from the last inputs on, and rounds what has come together to its dtype.
 
-    ``places``: the first input of the part after each cut, rising. ``here``: which sums are cut there, bool, on the
-    CPU, ``[places, tokens, columns]``, of columns of ``width`` outputs.
+    ``places``: the first input of the part after each cut, rising. ``here``: which sums are cut there, bool,
+    ``[places, tokens, columns]``, of columns of ``width`` outputs.
     """
 
     places: tuple[int, ...]
     here: torch.Tensor
     width: int
-
-    def of(self, tokens: torch.Tensor) -> Cuts:
-        """Of some tokens, by their places or a mask, on any device."""
-        return Cuts(self.places, self.here[:, tokens.cpu()], self.width)
 
 
 class Dequantized(msgspec.Struct, frozen=True):
@@ -66,8 +62,8 @@ class Dequantized(msgspec.Struct, frozen=True):
     are rare, it is one for all groups, and ``sample`` is some of the bytes, uint8, that it is told from. Without
     either: of 16 different ones.
     ``stepwise``: makes the values as a kernel has them that unpacks weights first, rounded to their dtype at every
-    step; ``None``: at the end. ``cuts``: of a call with so many tokens, where the kernel
-    cuts sums; ``None``: nowhere.
+    step; ``None``: at the end. ``cuts``: of some tokens, by their places, of a call with
+    so many, where the kernel cuts sums; ``None``: nowhere.
     """
 
     values: torch.Tensor
@@ -76,7 +72,7 @@ class Dequantized(msgspec.Struct, frozen=True):
     alike: torch.Tensor | None = None
     sample: torch.Tensor | None = None
     stepwise: Callable[[], torch.Tensor] | None = None
-    cuts: Callable[[int], Cuts | None] | None = None
+    cuts: Callable[[int, torch.Tensor], Cuts | None] | None = None
 
 
 def alike(codes: torch.Tensor, bits: int) -> torch.Tensor:

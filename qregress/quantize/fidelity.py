@@ -115,7 +115,7 @@ class _Examination:
             handle.remove()
 
     def forget(self) -> None:
-        """Let go of what waits, and of which tokens: an error keeps this alive, and says what is free."""
+        """Let go of what waits, and of cached places of tokens: an error keeps this alive, and says what is free."""
         self._waiting.clear()
         structure.spread.cache_clear()
 

@@ -61,10 +61,10 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def nbytes(self) -> int:
-        """What it keeps on the device until it is judged."""
+        """What it takes on the device until it is judged, and then in the dtype that products are made in."""
         known = self.known
         kept = (self.x, self.output, known.values, known.rounded)
-        return sum({each.data_ptr(): each.nbytes for each in kept}.values())
+        return sum({each.data_ptr(): each.numel() for each in kept}.values()) * self.exact.itemsize
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -75,7 +75,6 @@ class Call(msgspec.Struct, frozen=True):
             *(
                 self.bias is None,
                 self.tokens,
-                self.left_out,
                 self.original.dtype if self.original is not None else None,
             ),
             *(known.group, known.alike.shape if known.alike is not None else None),
@@ -103,10 +102,10 @@ def taken(
     original: torch.Tensor | None,
     rows: int,
 ) -> Call:
-    """What is kept of a call: weights, inputs and outputs may be changed right after it.
+    """What is kept of a call: other weights may be put in place right after it, and inputs and outputs changed.
 
-    ``original``: its unquantized weight, where that is at hand; it stays. As little as possible is done here: of layers
-    of one shape that are judged together everything else is done once.
+    ``original``: its unquantized weight, where that is at hand; that and the quantized weight's codes are not copied.
+    As little as possible is done here: of layers that are judged together everything else is done once.
     """
     known = backend.dequantize(module)
     unit = _unit(module, output)
@@ -128,7 +127,7 @@ def taken(
         x=x,
         output=output,
         known=known,
-        bias=module.bias.detach() if module.bias is not None else None,
+        bias=module.bias.clone() if module.bias is not None else None,
         original=original.detach() if original is not None else None,
         tokens=tokens,
         chosen=chosen,
@@ -150,13 +149,14 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
         if not all(every):
             apart = (call if fits else call.of(mask) for call, fits, mask in zip(calls, every, fit, strict=True))
             return [layer for call in apart for layer in judged([call])]
+        losses = _losses(calls, layers.weight)
         compared = compared_with_exact(layers, first.dtype, first.unit)
         verdicts = judge(compared)
         norms = [
             torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
             for part in (compared.error, compared.allowed, compared.expected)
         ]
-        norms += _losses(calls)
+        norms += losses
         told = []
         sizes = torch.stack(norms, dim=1).tolist()
         for index, (call, (where, excess), (error, bound, whole, *lost)) in enumerate(
@@ -181,14 +181,17 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
     return told
 
 
-def _losses(calls: Sequence[Call]) -> list[torch.Tensor]:
-    """Norms of what quantizing changed and of unquantized weights, ``[layers]`` each; nothing where those are not."""
+def _losses(calls: Sequence[Call], weight: torch.Tensor) -> list[torch.Tensor]:
+    """Norms of what quantizing changed and of unquantized weights, ``[layers]`` each; nothing where those are not.
+
+    ``weight``: the quantized ones, ``[layers, outputs, inputs]``.
+    """
     originals = [call.original for call in calls if call.original is not None]
     if not originals:
         return []
-    unquantized = _stack(originals).flatten(2).float()
-    changed = _stack([call.known.values.flatten(1) for call in calls]) - unquantized
-    return [torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64) for part in (changed, unquantized)]
+    unquantized = _stack(originals).flatten(2).to(weight.dtype, copy=True)
+    whole = torch.linalg.vector_norm(unquantized, dim=(1, 2), dtype=torch.float64)
+    return [torch.linalg.vector_norm(unquantized.sub_(weight), dim=(1, 2), dtype=torch.float64), whole]
 
 
 def _stacked(calls: Sequence[Call]) -> Layers:
@@ -198,7 +201,6 @@ def _stacked(calls: Sequence[Call]) -> Layers:
     if known[0].rounded is not known[0].values:
         rounded = _stack([each.rounded.flatten(1) for each in known]).to(exact)
     biases = [call.bias for call in calls if call.bias is not None]
-    found = cuts(first.tokens) if cuts is not None else None
     return Layers(
         x=_stack([call.x for call in calls]).to(exact),
         weight=weight,
@@ -207,7 +209,7 @@ def _stacked(calls: Sequence[Call]) -> Layers:
         alike=_alike(known, weight),
         bias=_stack(biases).to(exact) if biases else None,
         output=_stack([call.output for call in calls]).to(exact),
-        cuts=found.of(first.chosen) if found is not None else None,
+        cuts=cuts(first.tokens, first.chosen) if cuts is not None else None,
     )
 
 

@@ -32,15 +32,33 @@ def tile(outputs: int, inputs: int, tokens: int, shared: int) -> tuple[int, int,
     return None
 
 
-@lru_cache(maxsize=32)  # a denoiser has hundreds of layers in few shapes, and each took some 10 ms
-def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int) -> Cuts | None:
-    """Of a call with so many tokens. ``blocks``: multiprocessors of the device; ``shared`` as in ``tile``."""
+def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int, chosen: torch.Tensor) -> Cuts | None:
+    """Of some tokens of a call with so many, by their places.
+
+    ``blocks``: multiprocessors of the device; ``shared`` as in ``tile``.
+    """
+    found = _spans(outputs, inputs, blocks, shared, tokens)
+    if found is None:
+        return None
+    places, columns, spans = found
+    place, first, last, column = spans.to(chosen.device).unbind(1)
+    within = (chosen >= first[:, None]) & (chosen < last[:, None])  # [spans, tokens]
+    here = torch.zeros(len(places) * columns, len(chosen), dtype=torch.uint8, device=chosen.device)
+    here.index_add_(0, place * columns + column, within.to(torch.uint8))
+    return Cuts(places, here.unflatten(0, (len(places), columns)).mT.bool(), outputs // columns)
+
+
+@lru_cache(maxsize=64)  # kilobytes each, and milliseconds for every few layers of some hundreds
+def _spans(
+    outputs: int, inputs: int, blocks: int, shared: int, tokens: int
+) -> tuple[tuple[int, ...], int, torch.Tensor] | None:
+    """Places of cuts, the number of columns, and of each cut its place's number, first token, end and column."""
     found = tile(outputs, inputs, tokens, shared)
     if found is None:
         return None
     wide, high, run = found
     rows, columns = inputs // wide, outputs // high
-    places: list[tuple[int, int, int, int]] = []
+    spans: list[tuple[int, int, int, int]] = []
     start = 0
     while start < tokens:
         left = tokens - start
@@ -52,10 +70,9 @@ def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int) -> Cu
             if row:
                 side, column = divmod(column, columns)
                 first = start + side * run
-                places.append((row * wide, first, min(first + run, end), column))
+                spans.append((row * wide, first, min(first + run, end), column))
         start = end
-    inner = sorted({place for place, *_ in places})
-    here = torch.zeros(len(inner), tokens, columns, dtype=torch.bool)
-    for place, first, last, column in places:
-        here[inner.index(place), first:last, column] = True
-    return Cuts(tuple(inner), here, high) if inner else None
+    places = sorted({place for place, *_ in spans})
+    number = {place: index for index, place in enumerate(places)}
+    told = torch.tensor([(number[place], *rest) for place, *rest in spans])
+    return (tuple(places), columns, told) if spans else None

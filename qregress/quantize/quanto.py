@@ -211,7 +211,7 @@ def _as_quantized(weight: QTensor) -> QTensor:
     return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
 
 
-def _cuts(weight: QTensor) -> Callable[[int], Cuts | None] | None:
+def _cuts(weight: QTensor) -> Callable[[int, torch.Tensor], Cuts | None] | None:
     """Of what the float8 Marlin kernel multiplies."""
     if type(weight).__name__ != "MarlinF8QBytesTensor":
         return None

@@ -108,13 +108,12 @@ def _together(layers: Layers, rounded: torch.Tensor) -> torch.Tensor:
 
 def _handed_on(layers: Layers, cuts: Cuts) -> torch.Tensor:
     """Sum of the squares of what has come together at each cut, from the last inputs on."""
-    here = cuts.here.to(layers.x.device)
     sums, squares = torch.zeros_like(layers.output), torch.zeros_like(layers.output)
     end = layers.x.shape[2]
     for index in reversed(range(len(cuts.places))):
         part = slice(cuts.places[index], end)
         sums.baddbmm_(layers.x[:, :, part], layers.weight[:, :, part].mT)
-        squares.addcmul_(sums, sums * here[index].repeat_interleave(cuts.width, dim=1))
+        squares.addcmul_(sums, sums * cuts.here[index].repeat_interleave(cuts.width, dim=1))
         end = part.start
     return squares
 

@@ -55,7 +55,7 @@ def replay(outputs: int, inputs: int, tokens: int) -> tuple[Parts, int]:
 def test_cuts_are_where_blocks_begin(outputs: int, inputs: int, tokens: int) -> None:
     """Given a layer's shape and tokens, then sums are cut where a block begins within its column, and nowhere else."""
     parts, high = replay(outputs, inputs, tokens)
-    found = marlin.cuts(outputs, inputs, BLOCKS, SHARED, tokens)
+    found = marlin.cuts(outputs, inputs, BLOCKS, SHARED, tokens, torch.arange(tokens))
     places = found.places if found is not None else ()
     here = found.here if found is not None else torch.zeros(0, tokens, outputs // high, dtype=torch.bool)
     expected = torch.zeros_like(here)
@@ -66,9 +66,19 @@ def test_cuts_are_where_blocks_begin(outputs: int, inputs: int, tokens: int) -> 
     assert torch.equal(here, expected)
 
 
+def test_of_some_tokens() -> None:
+    """Given some tokens of a call, then they have the cuts that they have among all of them."""
+    shape, some = (4096, 10240, BLOCKS, SHARED, 1200), torch.tensor([0, 5, 63, 64, 700, 1151, 1152, 1199])
+    whole, part = marlin.cuts(*shape, torch.arange(1200)), marlin.cuts(*shape, some)
+    assert whole is not None
+    assert part is not None
+    assert (part.places, part.width) == (whole.places, whole.width)
+    assert torch.equal(part.here, whole.here[:, some])
+
+
 def test_the_rest_of_the_tokens_is_cut_more_often() -> None:
     """Given the 300 tokens of a T5, then sums of those that are left over are made by more blocks."""
-    found = marlin.cuts(4096, 4096, BLOCKS, SHARED, 300)
+    found = marlin.cuts(4096, 4096, BLOCKS, SHARED, 300, torch.arange(300))
     assert found is not None
     most = found.here.sum(0).amax(1)
     assert {*most[:256].tolist()} == {1}
