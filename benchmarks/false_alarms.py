@@ -56,6 +56,7 @@ SLOWER = f"""{FREEZE}    blocks = list(getattr(model, "transformer_blocks", ()))
 """
 TIME = ("regression.latency", "regression.busy")
 ONE_CORE_EVERY = 4
+_SLOWER = "-slower"  # in the names of runs
 
 
 class Made(NamedTuple):
@@ -85,30 +86,39 @@ class Runs:
         self._device = device
 
     def accept_one(self) -> Run:
-        """The run that the others are held against."""
-        path = self._folder / "accepted"
+        """The run that the others are held against, made and accepted where there is none."""
         if not (self._folder / "baselines").exists():
+            path = self._folder / "accepted"
             self._qregress("run", f"--out={path}")
             if self._qregress("accept", str(path), "--reason", "the first of many") != 0:
                 sys.exit("the first run could not be accepted")
-        return read(path / "run.json", Run)
+        return self.accepted()
+
+    def accepted(self) -> Run:
+        """The run that the others are held against."""
+        return read(self._folder / "accepted" / "run.json", Run)
 
     def has(self, name: str) -> bool:
         """Whether a run has been made already."""
         return (self._folder / f"{name}.json").exists()
 
     def make(self, name: str, *, one_core: bool, slower: bool) -> Made:
-        """One run against it."""
-        kept, told = self._folder / f"{name}.json", self._folder / f"{name}.txt"
+        """One run against it, if it has not been made already."""
         if not self.has(name):
             start, load = time.monotonic(), os.getloadavg()[0]
             overlay = self._slower() if slower else None
             code = self._qregress("run", "--out=latest", cores=_one_core() if one_core else None, overlay=overlay)
-            told.write_text(f"{time.monotonic() - start:.1f} {load:.1f} {code}", encoding="utf-8")
-            shutil.copy(self._folder / "latest" / "run.json", kept)
-        seconds, load, code = told.read_text(encoding="utf-8").split()
-        run = read(kept, Run)
-        return Made(name, slower, one_core, float(seconds), float(load), int(code), run)
+            told = f"{time.monotonic() - start:.1f} {load:.1f} {code} {int(one_core)}"
+            (self._folder / f"{name}.txt").write_text(told, encoding="utf-8")
+            shutil.copy(self._folder / "latest" / "run.json", self._folder / f"{name}.json")
+        return self.kept(name)
+
+    def kept(self, name: str) -> Made:
+        """One that has been made."""
+        told = (self._folder / f"{name}.txt").read_text(encoding="utf-8")
+        seconds, load, code, one_core = (*told.split(), "0")[:4]
+        run = read(self._folder / f"{name}.json", Run)
+        return Made(name, name.endswith(_SLOWER), one_core == "1", float(seconds), float(load), int(code), run)
 
     def _slower(self) -> Path:
         """What makes a process' denoisers slower."""
@@ -156,17 +166,17 @@ def main() -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
-        if not options.report:
+        runs = Runs(folder, options.device)
+        if options.report:
+            first = runs.accepted()
+            made = [runs.kept(name) for name, _, _ in _names(options) if runs.has(name)]
+        else:
             text = options.config.read_text(encoding="utf-8") if options.config else CONFIG
             (folder / "qregress.toml").write_text(text, encoding="utf-8")
-        runs = Runs(folder, options.device)
-        first = runs.accept_one()
-        made = []
-        for name, slower, one_core in _names(options):
-            if options.report and not runs.has(name):
-                continue
-            made.append(runs.make(name, one_core=one_core, slower=slower))
-            print(_line(made[-1]), flush=True)
+            first, made = runs.accept_one(), []
+            for name, slower, one_core in _names(options):
+                made.append(runs.make(name, one_core=one_core, slower=slower))
+                print(_line(made[-1]), flush=True)
     report = "\n".join(_report(first, made, " ".join(sys.argv))) + "\n"
     print(report)
     if options.log is not None:
@@ -180,8 +190,8 @@ def _names(options: argparse.Namespace) -> Iterator[tuple[str, bool, bool]]:
     """Each run, whether it is a slower one, and whether it has one core only."""
     for number in range(1, options.runs + 1):
         yield f"{number}", False, options.device == "cpu" and not options.slower and number % ONE_CORE_EVERY == 0
-        if options.slower:
-            yield f"{number}-slower", True, False
+        if options.slower or options.report:
+            yield f"{number}{_SLOWER}", True, False
 
 
 def _missed(first: Run, one: Made) -> list[str]:
@@ -213,8 +223,8 @@ def _report(first: Run, made: list[Made], command: str) -> Iterator[str]:
     yield "Load is the system's one-minute average when the run began: what else the machine was doing.\n"
     yield "| run | time | load | verdicts of checks | failed | exit code |\n|---|---|---|---|---|---|"
     yield from map(_line, made)
-    yield "\nRatios to the reference of these runs (one core's are void: their ratios are not comparable), and what was"
-    yield "accepted, of wall time with its interval:\n"
+    void = " (one core's are void: their ratios are not comparable)" if any(one.one_core for one in made) else ""
+    yield f"\nRatios to the reference of these runs{void}, and what was accepted, of wall time with its interval:\n"
     yield "| cell | runs | of | accepted | least | median | most |\n|---|---|---|---|---|---|---|"
     for cell in first.cells:
         for what, group in (("clean", clean), ("slower", slower)):

@@ -95,6 +95,7 @@ def wake(device: str) -> None:
 
     Says nothing of a driver that cannot: torch does, when it is asked.
     """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # as torch does: older drivers load every kernel else
     with suppress(OSError):
         driver = ctypes.CDLL("libcuda.so.1")
         number, context = ctypes.c_int(), ctypes.c_void_p()

@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from qregress.record import Record, Timing
 from qregress.stats import Ratio, low_quantile, ratio
 from qregress.store.finished import FinishedRun
@@ -202,7 +204,9 @@ def _kernels(rows: list[Row], found: dict[str, Record], references: dict[str, Ro
             told += f"; a step takes {stages.step_s * 1e3:.0f} ms, the reference's {other.step_s * 1e3:.0f}"
         waits = [part for part in (timing.host_bound, timing.reference_host_bound) if part is not None]
         if len(waits) > 1:
-            told += f"; the device waits for its host for {waits[0]:.0%} of all steps, the reference's {waits[1]:.0%}"
+            told += (
+                f"; the device waits for its host for {waits[0]:.0%} of {_part(timing)}, the reference's {waits[1]:.0%}"
+            )
         lines.append(f"- `{row.cell}`: {published:.2f} x published, {seen.value:.2f} x here; {told}")
     return (
         ["\nTimes beside the reference that are more than 10 % off, by their whole interval:\n", *lines]
@@ -266,8 +270,17 @@ def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> li
         calls = [call for each in _beside_references(found, faster) for call in each.reference_busy_s or ()]
         busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(calls)
         by_device = _told(busy[0] * margin < busy[1], busy[1] * margin < busy[0])
-        figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s"
+        figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s in {_part(one)}"
     return [f"- {text}: {figures}."]
+
+
+def _part(timing: Timing) -> str:
+    """Of which part of a call busy time is told."""
+    if timing.busy_steps is UNSET:
+        return "a call"
+    if timing.stages is not UNSET and timing.busy_steps < timing.stages.steps:
+        return f"the first {timing.busy_steps} steps"
+    return "all steps"
 
 
 def _told(faster: bool, slower: bool) -> str:

@@ -15,6 +15,7 @@ from qregress.produce.profiling import Beginning, busy_pairs
 from qregress.produce.protocol import Options
 from qregress.produce.stages import Marks, typical, watched
 from qregress.produce.timing import Spent, interleave
+from qregress.produce.variant import denoisers
 from qregress.record import Stages, Timing
 
 
@@ -37,12 +38,17 @@ class Calls:
         return made
 
     def beginning(self, batch: range) -> Beginning:
-        """Calls that end early, still to be made; one to the end must have been made."""
+        """Calls that end early, still to be made; one to the end must have been made.
+
+        Of a pipeline with several denoisers they do not: which of them is called first is not what they all do.
+        """
 
         def until(step: int, on_step: OnStep) -> bool:
+            whole = len(denoisers(self._pipeline)) > 1
+
             def enough(done: int) -> bool:
                 on_step(done)
-                return done >= step
+                return done >= step and not whole
 
             return call_until(self._pipeline, lambda watched: self._call(batch, watched), enough)
 

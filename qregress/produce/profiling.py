@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -23,9 +24,9 @@ _APART = 0.01
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have
 #: tens of thousands of kernels, whose records took the profiler as long to collect as the call itself.
 STEPS = 2
-#: The device rests so long on both sides of the moment that ends the first step, or a call, for its clock and the
-#: host's may differ: a kernel begins and ends on one side of it.
-_REST_S = 0.001
+#: The device rests so long on both sides of the moment that ends a step or a call, as the profiler's clock and the
+#: host's may differ.
+_REST_NS = 1_000_000
 _CUDA = DeviceType.CUDA
 _Span = tuple[int, int]
 _Seen = tuple[float | None, int | UnsetType]
@@ -45,8 +46,8 @@ class Beginning(NamedTuple):
 class Busy(msgspec.Struct, frozen=True):
     """Busy seconds of several calls of a cell and of its reference; nothing on a CPU.
 
-    ``steps``: of text encoding and so many denoising steps, which are all that a call has; unset: of whole calls, which
-    had no more steps than are profiled.
+    ``steps``: of text encoding and so many denoising steps, which are all that a call has, told from the first few as
+    if all were alike; unset: of whole calls.
     """
 
     cell: tuple[float, ...] = ()
@@ -61,7 +62,7 @@ def device_busy(call: Beginning, device: str, spent: Spent) -> Busy:
     seen = _profiled([call] * PROFILED, device, spent)
     if _apart(seen):
         seen += _profiled([call], device, spent)
-    return Busy(*_told(seen))
+    return Busy(*_all_of(seen))
 
 
 def busy_pairs(cell: Beginning, reference: Beginning, device: str, spent: Spent) -> Busy:
@@ -76,17 +77,17 @@ def busy_pairs(cell: Beginning, reference: Beginning, device: str, spent: Spent)
         for each, is_cell in zip(seen, order, strict=True):
             (mine if is_cell else other).append(each)
         order = [False, True] if len(mine) == PROFILED and (_apart(mine) or _apart(other)) else []
-    (busy, steps), (reference_busy, _) = _told(mine), _told(other)
+    (busy, steps), (reference_busy, _) = _all_of(mine), _all_of(other)
     return Busy(busy, steps, reference_busy) if busy and reference_busy else Busy()
 
 
 def _apart(seen: list[_Seen]) -> bool:
     """Whether calls of one kind differ by so much that one more is worth its time."""
-    seconds, _ = _told(seen)
+    seconds, _ = _all_of(seen)
     return bool(seconds) and max(seconds) > (1 + _APART) * min(seconds)
 
 
-def _told(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:
+def _all_of(seen: list[_Seen]) -> tuple[tuple[float, ...], int | UnsetType]:
     seconds = tuple(each for each, _ in seen if each is not None)
     return (seconds, seen[0][1]) if len(seconds) == len(seen) else ((), UNSET)
 
@@ -110,61 +111,73 @@ def _profiled(calls: Sequence[Beginning], device: str, spent: Spent) -> list[_Se
         kineto = profiler.profiler
         events = kineto.kineto_results.events() if kineto is not None and kineto.kineto_results is not None else []
         spans = [(event.start_ns(), event.duration_ns()) for event in events if event.device_type() == _CUDA]
-        ends = [each.end_ns for each in ran]
-        parts: list[list[_Span]] = [[] for _ in calls]
-        for span in spans:
-            parts[min(bisect(ends, _middle(span)), len(ends) - 1)].append(span)
-    return [_seconds(*each) for each in zip(parts, ran, calls, strict=True)]
+    return told(spans, [(each, call.steps) for each, call in zip(ran, calls, strict=True)])
 
 
-class _Ran(NamedTuple):
-    """Moments of one call, in nanoseconds since 1970: the first step's end, where the call was ended; its own."""
+class Ran(NamedTuple):
+    """Moments of one call at which the device rests, in nanoseconds since 1970.
+
+    ``first_ns``: after the first step; ``last_ns``: after the last that is profiled, before what a call does at its end
+    (with offloading, weights are moved); neither of a call that was not ended. ``end_ns``: after everything.
+    """
 
     first_ns: int | None
+    last_ns: int | None
     end_ns: int
 
 
-def _run(call: Beginning, device: str) -> _Ran:
+def _run(call: Beginning, device: str) -> Ran:
     """Make one call."""
     moments: list[int] = []
 
     def on_step(done: int) -> None:
-        if done == 1:
+        if done in {1, STEPS}:
             moments.append(_rest(device))
 
     ended = call.until(STEPS, on_step)
-    return _Ran(moments[0] if ended else None, _rest(device))
+    first, last = (moments[0], moments[-1]) if ended else (None, None)
+    return Ran(first, last, _rest(device))
 
 
 def _rest(device: str) -> int:
     """A moment in which the device has nothing to do: nanoseconds since 1970, as the profiler counts them."""
     synchronize(device)
-    time.sleep(_REST_S)
+    time.sleep(_REST_NS / 1e9)
     moment = time.time_ns()
-    time.sleep(_REST_S)
+    time.sleep(_REST_NS / 1e9)
     return moment
 
 
-def _seconds(spans: Sequence[_Span], ran: _Ran, call: Beginning) -> _Seen:
-    if not spans:
-        return None, UNSET
-    if ran.first_ns is None:
-        return covered(spans) / 1e9, UNSET
-    return all_steps(spans, ran.first_ns, STEPS, call.steps) / 1e9, call.steps
+def told(spans: Iterable[_Span], calls: Sequence[tuple[Ran, int]]) -> list[_Seen]:
+    """Of each call, with the steps of a whole one, what spans of kernels (start, length) say.
 
-
-def all_steps(spans: Sequence[_Span], end_ns: int, profiled: int, steps: int) -> float:
-    """Nanoseconds of text encoding and all steps, of spans (start, length) of the first few steps.
-
-    ``end_ns``: when the first step was over. Those after it are alike, and taken as often as a call has them: otherwise
-    text encoding, which a call has once, would weigh as much as several times its share.
+    ``None`` of all where something ran in what should have been a rest: the two clocks are not the same.
     """
-    first = covered(span for span in spans if _middle(span) < end_ns)
-    return first + (covered(spans) - first) * (steps - 1) / (profiled - 1)
-
-
-def _middle(span: _Span) -> float:
-    return span[0] + span[1] / 2
+    ordered = sorted(spans)
+    starts = [start for start, _ in ordered]
+    ends = list(accumulate((start + length for start, length in ordered), max))
+    seen: list[_Seen] = []
+    begin = 0
+    for ran, steps in calls:
+        moments = [moment for moment in ran if moment is not None]
+        # Half of a rest before and after each of them is free of kernels.
+        places = [bisect(starts, moment + _REST_NS // 2) for moment in moments]
+        if any(
+            place and ends[place - 1] > moment - _REST_NS // 2 for place, moment in zip(places, moments, strict=True)
+        ):
+            return [(None, UNSET)] * len(calls)
+        if places[-1] == begin:
+            seen.append((None, UNSET))
+        elif ran.first_ns is None:
+            seen.append((covered(ordered[begin : places[-1]]) / 1e9, UNSET))
+        else:
+            first, last, _ = places
+            # Steps after the first are taken as often as a call has them: otherwise text encoding, which a call has
+            # once, would weigh as much as several times its share.
+            others = covered(ordered[first:last]) * (steps - 1) / (STEPS - 1)
+            seen.append(((covered(ordered[begin:first]) + others) / 1e9, steps))
+        begin = places[-1]
+    return seen
 
 
 def covered(spans: Iterable[_Span]) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from msgspec import UnsetType
 
 from benchmarks import false_alarms
 from qregress import cli, config
 from qregress.judge.verdict import judge
 from qregress.matrix import reference_of
-from qregress.record import Run, read
+from qregress.record import LatencySummary, Run, read
 from qregress.store.finished import FinishedRun
 from studies import published
 
@@ -54,25 +58,83 @@ def test_nothing_is_waived_but_the_faults_that_are_known(name: str) -> None:
                         assert layer.excess < 1.2
 
 
-@pytest.mark.parametrize("gpu", ["0", "1"])
+class Kept(NamedTuple):
+    """Runs of one GPU: the accepted one, and by whether their denoiser is a slower one."""
+
+    folder: Path
+    accepted: Run
+    runs: dict[bool, list[Run]]
+
+    def changes(
+        self, slower: bool, batch: str, pick: Callable[[LatencySummary], float | UnsetType | None]
+    ) -> list[float]:
+        """By which share ratios of int8 to its reference are off the accepted one."""
+        cell = f"pixart-sigma/int8/{batch}"
+        was, *found = (
+            pick(latency)
+            for run in (self.accepted, *self.runs[slower])
+            for each in run.cells
+            if each.id == cell and (latency := each.latency) is not None
+        )
+        assert was
+        return [ratio / was - 1 for ratio in found if ratio]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> list[Kept]:
+    """Of both GPUs."""
+    folder = tmp_path_factory.mktemp("kept")
+    with zipfile.ZipFile(STUDIES / "runs" / "slower-h200.zip") as archive:
+        archive.extractall(folder)
+    found = []
+    for gpu in sorted(folder.iterdir()):
+        names = [path for path in gpu.glob("*.json") if path.with_suffix(".txt").exists()]
+        runs = {
+            which: [read(path, Run) for path in names if ("slower" in path.name) is which] for which in (True, False)
+        }
+        found.append(Kept(gpu, read(gpu / "accepted" / "run.json", Run), runs))
+    return found
+
+
+@pytest.mark.parametrize("gpu", [0, 1])
 def test_no_alarm_but_of_what_got_slower(
-    gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    gpu: int, kept: list[Kept], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given kept runs of one GPU, then the clean ones are green, slower ones are told, and the page says the same."""
-    with zipfile.ZipFile(STUDIES / "runs" / "slower-h200.zip") as archive:
-        archive.extractall(tmp_path)
-    folder = tmp_path / f"slower{gpu}"
-    monkeypatch.setattr("sys.argv", ["false_alarms.py", "--report", "--slower", "--runs=5", f"--folder={folder}"])
+    folder = kept[gpu].folder
+    monkeypatch.setattr("sys.argv", ["false_alarms.py", "--report", "--runs=5", f"--folder={folder}"])
     with pytest.raises(SystemExit) as ended:
         false_alarms.main()
     report = capsys.readouterr().out
     assert ended.value.code == 0, report
     page = (STUDIES.parent / "docs" / "false-alarms-gpu.md").read_text(encoding="utf-8")
-    told = [line for line in report.splitlines() if not line.startswith(("#", "`python "))]
-    assert [line for line in told if line not in page] == []
-    for path in folder.glob("*.json"):
-        failed = {check.name for cell in read(path, Run).cells for check in cell.checks if check.verdict == "fail"}
-        assert failed == ({"regression.busy", "regression.latency"} if "slower" in path.name else set())
+    part = page.split("\n## GPU ")[1 + gpu].partition("\n")[2]
+    told = [line for line in report.splitlines() if not line.startswith(("# False", "`python "))]
+    assert "\n".join(told).split() == part.split()
+    for slower, names in ((True, {"regression.busy", "regression.latency"}), (False, set[str]())):
+        for run in kept[gpu].runs[slower]:
+            assert {check.name for cell in run.cells for check in cell.checks if check.verdict == "fail"} == names
+
+
+def test_the_page_says_how_far_ratios_move(kept: list[Kept]) -> None:
+    """Given the kept runs of both GPUs, then the page has their number and their largest and smallest changes."""
+    page = " ".join((STUDIES.parent / "docs" / "false-alarms-gpu.md").read_text(encoding="utf-8").split())
+    assert (
+        "{1} clean and {0} slower runs".format(*(sum(len(gpu.runs[which]) for gpu in kept) for which in (True, False)))
+        in page
+    )
+
+    def changes(slower: bool, batches: Sequence[str], what: str) -> list[float]:
+        pick = attrgetter(what)
+        return [change for gpu in kept for batch in batches for change in gpu.changes(slower, batch, pick)]
+
+    slower = changes(True, ["bs1"], "busy_ratio")
+    assert f"is {min(slower):.1%} to {max(slower):.1%} above the accepted one" in page
+    busy, wall = (
+        max(abs(change) for change in changes(False, batches, what))
+        for batches, what in ((["bs1", "bs4"], "busy_ratio"), (["bs1"], "ratio"))
+    )
+    assert f"at most {busy:.1%} off it at either batch, where that of wall times is up to {wall:.0%} off" in page
 
 
 def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,17 @@ def test_the_beginning_of_a_call(pocket: Any) -> None:
     assert calls.stages == stages
 
 
+def test_a_call_of_several_denoisers_has_no_beginning(pocket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a second denoiser, which may be called after the first steps only, then a call goes to its end."""
+    pipeline = assemble(pocket, {})
+    source, zeros = pipelines.check("pocket:pixart-sigma"), torch.zeros(1, 4, 16, 16)
+    calls = Calls(pipeline, lambda batch, step: generate(pipeline, source, WORKLOAD, batch, zeros, step), "cpu")
+    monkeypatch.setattr("qregress.produce.latency.denoisers", lambda _: ("transformer", "transformer_2"))
+    done = list[int]()
+    assert not calls.beginning(range(1)).until(1, done.append)
+    assert done == [1, 2]
+
+
 def test_what_cannot_be_told_apart() -> None:
     """Given a call without a denoiser or a step, then it has no stages, and is left out of the median."""
     marks = Marks("cpu")
