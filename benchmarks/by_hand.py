@@ -59,13 +59,16 @@ def main() -> None:
         print(
             f"| {name} | {found['wall']:.1f} | {' | '.join(f'{found[part]:.1f}' for part in WORK)} | {rests[-1]:.1f} |"
         )
+    parts = {name: seconds for name, seconds in mine.items() if name not in {"wall", *WORK}}
+    told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
+    print(f"\nOf qregress' rest: {told}; imports and whatever else is in no cell {rests[0] - sum(parts.values()):.1f}.")
     wall = mine["wall"] / (mine["wall"] - rests[0])
     print(f"\nqregress takes {wall:.3f} x what it loads, quantizes and calls.")
     print(f"Its rest is {rests[0] / rests[1]:.2f} of the processes'.")
 
 
 def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, float], set[str]]:
-    """Seconds of a run, and its cells."""
+    """Seconds of a run and of the parts of its cells, and those cells."""
     command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
     command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
     kept, asked = folder / "seconds.txt", " ".join(command)
@@ -87,8 +90,9 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
         record = RunFolder(folder / "out").record(cell)
         if record is not None and record.spent:
             cells.add(cell)
-            for part in WORK:
-                found[part] += record.spent.get(part, 0.0)
+            rest = record.seconds - sum(record.spent.values())
+            for part, spent in (record.spent | {"other": rest}).items():
+                found[part] = found.get(part, 0.0) + spent
     return found, cells
 
 

@@ -27,6 +27,8 @@ STEPS = 2
 #: The device rests so long on both sides of the moment that ends a step or a call, as the profiler's clock and the
 #: host's may differ.
 _REST_NS = 1_000_000
+#: A kernel so near to such a moment says that they do differ, by most of a rest.
+_CLOSE_NS = 100_000
 _CUDA = DeviceType.CUDA
 _Span = tuple[int, int]
 _Seen = tuple[float | None, int | UnsetType]
@@ -160,11 +162,8 @@ def told(spans: Iterable[_Span], calls: Sequence[tuple[Ran, int]]) -> list[_Seen
     begin = 0
     for ran, steps in calls:
         moments = [moment for moment in ran if moment is not None]
-        # Half of a rest before and after each of them is free of kernels.
-        places = [bisect(starts, moment + _REST_NS // 2) for moment in moments]
-        if any(
-            place and ends[place - 1] > moment - _REST_NS // 2 for place, moment in zip(places, moments, strict=True)
-        ):
+        places = [bisect(starts, moment + _CLOSE_NS) for moment in moments]
+        if any(place and ends[place - 1] > moment - _CLOSE_NS for place, moment in zip(places, moments, strict=True)):
             return [(None, UNSET)] * len(calls)
         if places[-1] == begin:
             seen.append((None, UNSET))
