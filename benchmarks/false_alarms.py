@@ -56,7 +56,7 @@ SLOWER = f"""{FREEZE}    blocks = list(getattr(model, "transformer_blocks", ()))
 """
 TIME = ("regression.latency", "regression.busy")
 ONE_CORE_EVERY = 4
-_SLOWER = "-slower"  # in the names of runs
+_SUFFIX = "-slower"  # in the names of runs
 
 
 class Made(NamedTuple):
@@ -118,7 +118,7 @@ class Runs:
         told = (self._folder / f"{name}.txt").read_text(encoding="utf-8")
         seconds, load, code, one_core = (*told.split(), "0")[:4]
         run = read(self._folder / f"{name}.json", Run)
-        return Made(name, name.endswith(_SLOWER), one_core == "1", float(seconds), float(load), int(code), run)
+        return Made(name, name.endswith(_SUFFIX), one_core == "1", float(seconds), float(load), int(code), run)
 
     def _slower(self) -> Path:
         """What makes a process' denoisers slower."""
@@ -191,7 +191,7 @@ def _names(options: argparse.Namespace) -> Iterator[tuple[str, bool, bool]]:
     for number in range(1, options.runs + 1):
         yield f"{number}", False, options.device == "cpu" and not options.slower and number % ONE_CORE_EVERY == 0
         if options.slower or options.report:
-            yield f"{number}{_SLOWER}", True, False
+            yield f"{number}{_SUFFIX}", True, False
 
 
 def _missed(first: Run, one: Made) -> list[str]:

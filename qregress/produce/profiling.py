@@ -98,7 +98,7 @@ def _profiled(calls: Sequence[Beginning], device: str, spent: Spent) -> list[_Se
     """Of each, seconds in which at least one kernel or copy ran on a CUDA device, and in how many steps.
 
     ``None`` where the profiler saw none: where it may not use the device's counters, or another one does. It is started
-    once for all of them, which takes it as long as two steps of a full-size pipeline.
+    once for all of them.
     """
     synchronize(device)
     profiler = profile(activities=[ProfilerActivity.CUDA])

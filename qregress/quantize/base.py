@@ -88,7 +88,7 @@ def sampled(codes: torch.Tensor) -> torch.Tensor:
     return some.contiguous().view(torch.uint8).flatten()
 
 
-_ENOUGH = 2**18
+_ENOUGH = 2**18  # a thousand for each of 256 levels
 
 
 class Backend(Protocol):

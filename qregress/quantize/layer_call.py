@@ -70,15 +70,11 @@ class Call(msgspec.Struct, frozen=True):
     def shape(self) -> tuple[Any, ...]:
         """What those that are judged together have in common."""
         known = self.known
+        optional = (self.bias, self.original, known.alike, known.sample)
         return (
-            *(self.tensor, self.dtype, self.unit, self.x.dtype, self.x.shape, self.x.device, known.values.shape),
-            *(
-                self.bias is None,
-                self.tokens,
-                self.original.dtype if self.original is not None else None,
-            ),
-            *(known.group, known.alike.shape if known.alike is not None else None),
-            *(known.sample.shape if known.sample is not None else None, known.rounded is known.values),
+            *(self.tensor, self.dtype, self.unit, self.tokens, self.x.dtype, self.x.shape, self.x.device),
+            *(known.values.shape, known.group, known.rounded is known.values),
+            *((part.dtype, part.shape) if part is not None else None for part in optional),
         )
 
     def of(self, fit: torch.Tensor) -> Call:

@@ -48,7 +48,7 @@ def cuts(outputs: int, inputs: int, blocks: int, shared: int, tokens: int, chose
     return Cuts(places, here.unflatten(0, (len(places), columns)).mT.bool(), outputs // columns)
 
 
-@lru_cache(maxsize=64)  # kilobytes each, and milliseconds for every few layers of some hundreds
+@lru_cache(maxsize=64)  # kilobytes each; they take milliseconds, and every group of layers asks for them
 def _spans(
     outputs: int, inputs: int, blocks: int, shared: int, tokens: int
 ) -> tuple[tuple[int, ...], int, torch.Tensor] | None:

@@ -172,7 +172,15 @@ class Quanto(Backend):
                 steps = (codes.to(torch.int8) - shift.to(torch.int8)) * scale
             return steps.float().reshape(shape)
 
-        return Dequantized(values, rounded, group, chance, None if few else sampled(codes), stepwise, cuts)
+        return Dequantized(
+            values=values,
+            rounded=rounded,
+            group=group,
+            alike=chance,
+            sample=None if few else sampled(codes),
+            stepwise=stepwise,
+            cuts=cuts,
+        )
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""
