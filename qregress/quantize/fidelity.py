@@ -25,7 +25,7 @@ from qregress.record import LayerFidelity
 #: all layers that use it, and the product costs as much as a float32 forward.
 FULL_ROWS, SOME_ROWS = 16384, 256
 #: Layers of one shape are judged together, as a GPU is done with one of them sooner than a host has said what to do:
-#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes three to six times as much.
+#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes three to six times that.
 _TOGETHER = 2**28
 #: Component and name of each layer that has not been called yet.
 Pending = Callable[[], set[tuple[str, str]]]
