@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -165,7 +166,8 @@ class Bench:
             busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
         made = join(parts)
         self._unquantized.keep_reference(workload, made, initial)
-        kept = self._keep(cell, made, initial)
+        with self._unquantized.spent.on("files"):
+            kept = files.save_generated(self._out.cell(cell.id), made, initial)
         trained = self._unquantized.source.trained
         with self._unquantized.spent.on("scores"):
             scores = scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained)
@@ -210,11 +212,10 @@ class Bench:
         first_batch = workload.batches()[0]
 
         def proven() -> Proof:
-            known = self._unquantized.loaded
-            with self._unquantized.spent.on("proof"):  # its call as well, most of whose time is comparing
-                return prove(
-                    pipeline, pristine, setting, planned, known, lambda on_step: run(pipeline, first_batch, on_step)
-                )
+            known, comparing = self._unquantized.loaded, partial(self._unquantized.spent.on, "proof")
+            with comparing():  # but for its call
+                call = partial(run, pipeline, first_batch)
+                return prove(pipeline, pristine, setting, planned, known, call, comparing)
 
         proof: Proof | None = None
         if is_placed(setting):
@@ -236,10 +237,10 @@ class Bench:
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
             self._unquantized.spent,
         )
-        kept = self._keep(cell, passed.made)
-        memory = account(modules(pipeline), window, options.device, loading)
-        self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
-        proof = proof if proof is not None else proven()
+        with self._keeping(cell, passed.made) as kept:
+            memory = account(modules(pipeline), window, options.device, loading)
+            self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
+            proof = proof if proof is not None else proven()
         trip: Roundtrip | UnsetType = UNSET
         if setting.roundtrip:
             self._emit(Progress(cell.id, "save and load", 0, 1))
@@ -257,7 +258,7 @@ class Bench:
         return self._record(
             cell,
             start,
-            **kept,
+            **kept.result(),
             asked=self._unquantized.asked(cell, initial),
             repeatable=passed.repeatable and first.equals(passed.made.rows(first_batch)),
             reference_repeatable=passed.reference_repeatable,
@@ -290,9 +291,14 @@ class Bench:
 
         return Calls(pipeline, call, self._options.device)
 
-    def _keep(self, cell: Cell, made: Generated, initial: torch.Tensor | None = None) -> dict[str, Any]:
-        with self._unquantized.spent.on("files"):
-            return files.save_generated(self._out.cell(cell.id), made, initial)
+    @contextmanager
+    def _keeping(self, cell: Cell, made: Generated) -> Iterator[Future[dict[str, Any]]]:
+        """Write images and latents beside something that is not timed; they are written when that has ended."""
+        with ThreadPoolExecutor(1) as threads:
+            written = threads.submit(files.save_generated, self._out.cell(cell.id), made)
+            yield written
+            with self._unquantized.spent.on("files"):
+                wait([written])
 
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 from diffusers import DiffusionPipeline
@@ -30,13 +31,14 @@ def prove(
     planned: dict[str, Plan],
     others: Iterable[DiffusionPipeline],
     run: Callable[[OnStep], object],
+    comparing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Proof:
     """Draw up manifests, and compare layers over a call.
 
     It ends at the first step at which every layer has been called, which is mostly the first one: what is left then
     belongs to a denoiser of later steps, or to what decodes latents. Of projections that were joined the old ones are
     not waited for. ``others``: more unquantized pipelines that are in memory. ``run`` calls the pipeline and takes what
-    is to be called after every step.
+    is to be called after every step; ``comparing`` is entered for what comes between its layers.
     """
     backend, parts, originals = load_backend(setting.backend), modules(pipeline), modules(pristine)
     unused = {
@@ -47,7 +49,8 @@ def prove(
         call_until(pipeline, run, lambda _: pending() <= unused)
 
     named = list(setting.weights)
-    found = examine({name: parts[name] for name in named}, {name: originals[name] for name in named}, backend, call)
+    before = {name: originals[name] for name in named}
+    found = examine({name: parts[name] for name in named}, before, backend, call, comparing)
     coverage = manifests(pipeline, pristine, setting, planned, others)
     for name, examined in found.items():
         coverage[name] = msgspec.structs.replace(coverage[name], idle=examined.idle)

@@ -6,6 +6,7 @@ import mmap
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +17,10 @@ from qregress.quantize.coverage import inner_tensors
 #: From so many bytes on huge pages are asked for: touched first in half the time there, and in three times as long at
 #: 2 MiB, which is hardly ever aligned to one.
 _LARGE = 2**25
+#: Copies share pages up to so many bytes: a denoiser has hundreds of small weights, and the driver takes a millisecond
+#: or two for each time that it is to lock some. They are given back together, so it is no more than that.
+_SHARED = 2**30
+_ALIGNED = 512
 
 
 class HostCopies:
@@ -24,7 +29,7 @@ class HostCopies:
     def __init__(self, device: str, spent: Spent | None = None) -> None:
         self._device = _numbered(device)
         self._spent = spent or Spent()
-        self._copies: dict[int, tuple[torch.UntypedStorage, torch.Tensor]] = {}
+        self._copies: dict[int, _Copy] = {}
 
     @contextmanager
     def aside(self, others: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[None]:
@@ -48,8 +53,8 @@ class HostCopies:
 
     def empty(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Leave nothing behind some storages, whose bytes are kept."""
-        for storage in storages:
-            self._copy(storage)
+        for part in _parts([storage for storage in storages if _key(storage) not in self._copies]):
+            self._make(part)
         synchronize(self._device)
         for storage in storages:
             storage.resize_(0)
@@ -57,7 +62,7 @@ class HostCopies:
     def fill(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Put back what was behind them."""
         for storage in storages:
-            host = self._copy(storage)
+            host = self._copies[_key(storage)].host
             storage.resize_(host.numel())
             _bytes_of(storage).copy_(host, non_blocking=True)
         synchronize(self._device)
@@ -69,20 +74,48 @@ class HostCopies:
         keys = {_key(storage) for storage in _storages(loaded, self._device)}
         self._copies = {key: copy for key, copy in self._copies.items() if key in keys}
 
-    def _copy(self, storage: torch.UntypedStorage) -> torch.Tensor:
-        """The host's copy of a storage, uint8 ``[bytes]``."""
-        key = _key(storage)
-        if key not in self._copies:
-            host = _pages(storage.nbytes())
-            host.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
-            if self._device.startswith("cuda"):
-                _lock(host, self._device)
-            self._copies[key] = storage, host.copy_(_bytes_of(storage), non_blocking=True)
-        return self._copies[key][1]
+    def _make(self, storages: Sequence[torch.UntypedStorage]) -> None:
+        """Copies of some storages, in pages that they share."""
+        pages = _pages(sum(map(_room, storages)))
+        pages.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
+        if self._device.startswith("cuda"):
+            _lock(pages, self._device)
+        start = 0
+        for storage in storages:
+            host = pages[start : start + storage.nbytes()]
+            self._copies[_key(storage)] = _Copy(storage, host.copy_(_bytes_of(storage), non_blocking=True), pages)
+            start += _room(storage)
+
+
+class _Copy(NamedTuple):
+    """Of a storage: its bytes, uint8, and all of the pages that they are in, which are locked as long as those live."""
+
+    storage: torch.UntypedStorage
+    host: torch.Tensor
+    pages: torch.Tensor
+
+
+def _parts(storages: Sequence[torch.UntypedStorage]) -> Iterator[list[torch.UntypedStorage]]:
+    """Those whose copies share pages."""
+    part: list[torch.UntypedStorage] = []
+    taken = 0
+    for storage in storages:
+        if part and taken + _room(storage) > _SHARED:
+            yield part
+            part, taken = [], 0
+        part.append(storage)
+        taken += _room(storage)
+    if part:
+        yield part
+
+
+def _room(storage: torch.UntypedStorage) -> int:
+    """Bytes that a copy takes of its pages."""
+    return -(-storage.nbytes() // _ALIGNED) * _ALIGNED
 
 
 def _pages(nbytes: int) -> torch.Tensor:
-    """uint8 ``[nbytes]`` in pages of its own: of two that share one, the second could not be locked."""
+    """uint8 ``[nbytes]`` in pages of its own: of two tensors in one page, the second could not be locked."""
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if nbytes >= _LARGE:
         with suppress(AttributeError, OSError):  # not every system has them
@@ -92,7 +125,7 @@ def _pages(nbytes: int) -> torch.Tensor:
 
 
 def _lock(host: torch.Tensor, device: str) -> None:
-    """Lock a copy's pages, as long as it lives: they are then copied at the link's speed, on an H200 six times faster.
+    """Lock pages as long as this tensor lives: copies are then copied at the link's speed, on an H200 six times faster.
 
     Where the system locks no more pages, it stays as it is.
     """

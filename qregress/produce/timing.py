@@ -26,23 +26,27 @@ class Spent:
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._within = False
+        self._what, self._since = "", 0.0
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
         """Add the wall time of something. What is queued on a device at its end belongs to whatever waits for it.
 
-        Within something else, it belongs to that.
+        Of something else that this is within, it is no part.
         """
-        if self._within:
-            yield
-            return
-        start, self._within = time.perf_counter(), True
+        around = self._turn(what)
         try:
             yield
         finally:
-            self._seconds[what] += time.perf_counter() - start
-            self._within = False
+            self._turn(around)
+
+    def _turn(self, what: str) -> str:
+        """From now on to something else; returns what it was."""
+        now, before = time.perf_counter(), self._what
+        if before:
+            self._seconds[before] += now - self._since
+        self._what, self._since = what, now
+        return before
 
     def take(self) -> dict[str, float]:
         """What came together since the last time."""

@@ -9,6 +9,7 @@ most half a unit in the last place, and sums are kept in float32 over as many te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -43,13 +44,15 @@ def examine(
     originals: dict[str, nn.Module],
     backend: Backend,
     run: Callable[[Pending], object],
+    comparing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Examined]:
     """Compare every quantized layer of some components at its first call while ``run`` runs.
 
     ``originals``: the unquantized components, for the error of quantization itself, which is told beside. ``run`` may
-    ask which layers have not been called yet, to stop early.
+    ask which layers have not been called yet, to stop early. ``comparing``: entered for what comes between the
+    layers of a call.
     """
-    examination = _Examination(components, backend)
+    examination = _Examination(components, backend, comparing)
     names: dict[str, list[str]] = {component: [] for component in components}
     try:
         for component, root in components.items():
@@ -76,9 +79,12 @@ def examine(
 class _Examination:
     """Watches layers, and judges those of one shape together."""
 
-    def __init__(self, components: Iterable[str], backend: Backend) -> None:
+    def __init__(
+        self, components: Iterable[str], backend: Backend, comparing: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
         self._backend = backend
+        self._comparing = comparing
         self._kinds: set[tuple[Any, ...]] = set()
         self._waiting: dict[tuple[Any, ...], list[tuple[str, Call]]] = {}
         self._held = 0
@@ -91,22 +97,35 @@ class _Examination:
         def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             handle.remove()  # the first call tells
             self.called.add((component, name))
-            kind = (class_of(module), *module.weight.shape, module.bias is None, output.dtype)
-            rows = FULL_ROWS if kind not in self._kinds else SOME_ROWS
-            self._kinds.add(kind)
             x = args[0] if args else next(iter(named.values()))
-            call = taken(name, module, x, output, self._backend, original, rows)
-            calls = self._waiting.setdefault(call.shape, [])
-            calls.append((component, call))
-            self._held += call.nbytes
-            if rows == FULL_ROWS:
-                self._judge(call.shape)
-            elif self._held >= _TOGETHER:
-                self._judge(max(self._waiting, key=self._bytes))
+            with self._comparing():
+                self._take(component, name, module, x, output, original)
 
         # First of all hooks: libraries quantize outputs in hooks of their own.
         handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
         self._handles.append(handle)
+
+    def _take(
+        self,
+        component: str,
+        name: str,
+        module: nn.Linear | nn.Conv2d,
+        x: torch.Tensor,
+        output: torch.Tensor,
+        original: torch.Tensor | None,
+    ) -> None:
+        """Keep what is needed of a call, and judge those that are enough by now."""
+        kind = (class_of(module), *module.weight.shape, module.bias is None, output.dtype)
+        rows = FULL_ROWS if kind not in self._kinds else SOME_ROWS
+        self._kinds.add(kind)
+        call = taken(name, module, x, output, self._backend, original, rows)
+        calls = self._waiting.setdefault(call.shape, [])
+        calls.append((component, call))
+        self._held += call.nbytes
+        if rows == FULL_ROWS:
+            self._judge(call.shape)
+        elif self._held >= _TOGETHER:
+            self._judge(max(self._waiting, key=self._bytes))
 
     def close(self) -> None:
         """Watch no more."""

@@ -145,19 +145,12 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
         if not all(every):
             apart = (call if fits else call.of(mask) for call, fits, mask in zip(calls, every, fit, strict=True))
             return [layer for call in apart for layer in judged([call])]
-        losses = _losses(calls, layers.weight)
         compared = compared_with_exact(layers, first.dtype, first.unit)
         verdicts = judge(compared)
-        norms = [
-            torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
-            for part in (compared.error, compared.allowed, compared.expected)
-        ]
-        norms += losses
+        losses = _losses(calls, layers.weight)
+        sizes = torch.stack([*_norms(compared), *losses], dim=1).tolist()
         told = []
-        sizes = torch.stack(norms, dim=1).tolist()
-        for index, (call, (where, excess), (error, bound, whole, *lost)) in enumerate(
-            zip(calls, verdicts, sizes, strict=True)
-        ):
+        for call, (where, excess), (error, bound, whole, *lost) in zip(calls, verdicts, sizes, strict=True):
             fidelity = LayerFidelity(
                 name=call.name,
                 tensor=call.tensor,
@@ -173,8 +166,20 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
                 kind="",
                 left_out=call.left_out or UNSET,
             )
-            told.append(_explained(fidelity, call, layers.of(index), compared.of(index)) if where else fidelity)
+            told.append(fidelity)
+        beyond = [index for index, fidelity in enumerate(told) if fidelity.where]
+        shown = {index: (told[index], compared.of(index)) for index in beyond} | _again(calls, layers, beyond, told)
+        for index, (fidelity, seen) in shown.items():
+            told[index] = _explained(fidelity, layers, index, seen)
     return told
+
+
+def _norms(compared: Compared) -> list[torch.Tensor]:
+    """Of the error, of what is allowed and of what is expected, ``[layers]`` each."""
+    return [
+        torch.linalg.vector_norm(part, dim=(1, 2), dtype=torch.float64)
+        for part in (compared.error, compared.allowed, compared.expected)
+    ]
 
 
 def _losses(calls: Sequence[Call], weight: torch.Tensor) -> list[torch.Tensor]:
@@ -225,31 +230,43 @@ def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
 
 
-def _explained(fidelity: LayerFidelity, call: Call, layer: Layers, compared: Compared) -> LayerFidelity:
-    """Of a layer that is beyond its bound: how far, and the structure of its error."""
-    where, excess = fidelity.where, fidelity.excess
-    error, bound = fidelity.error, fidelity.bound
-    if excess is None or excess <= _coherent(fidelity.inputs):
-        # Of a few values, roundings add up in ways that no bound foresees; but then all of them are known.
-        values = call.known.stepwise() if call.known.stepwise is not None else call.known.values.to(call.dtype)
-        unpacked = msgspec.structs.replace(layer, weight=values.flatten(1).to(call.exact).unsqueeze(0))
-        other = compared_with_exact(unpacked, call.dtype, call.unit)
-        [(there, beyond)] = judge(other)
-        if _excess(beyond) < _excess(excess):
-            where, excess, compared = there, beyond, other.of(0)
-            norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in (compared.error, compared.allowed)]
-            whole = torch.linalg.vector_norm(compared.expected, dtype=torch.float64)
-            error, bound = (_share(float(norm), float(whole)) for norm in norms)
-    kind = structure.describe(layer.x[0], layer.weight[0], layer.group, compared) if where else None
-    return msgspec.structs.replace(
-        fidelity,
-        error=error,
-        bound=bound,
-        where=where,
-        excess=excess,
-        kind=kind.name if kind is not None else "",
-        detail=(kind.detail if kind is not None else "") or UNSET,
-    )
+def _again(
+    calls: Sequence[Call], layers: Layers, beyond: Sequence[int], told: Sequence[LayerFidelity]
+) -> dict[int, tuple[LayerFidelity, Compared]]:
+    """Of layers that are beyond their bound, those that are less so, or not, by values as a kernel may have them.
+
+    Of a few values, roundings add up in ways that no bound foresees; but then all of them are known. Each with its
+    errors by those values.
+    """
+    maybe = [
+        index for index in beyond if (excess := told[index].excess) is None or excess <= _coherent(told[index].inputs)
+    ]
+    if not maybe:
+        return {}
+    first, known = calls[0], [calls[index].known for index in maybe]
+    values = [each.stepwise() if each.stepwise is not None else each.values.to(first.dtype) for each in known]
+    some = layers if len(maybe) == len(calls) else layers.of(maybe)
+    unpacked = msgspec.structs.replace(some, weight=_stack([each.flatten(1) for each in values]).to(first.exact))
+    compared = compared_with_exact(unpacked, first.dtype, first.unit)
+    sizes = torch.stack(_norms(compared), dim=1).tolist()
+    found = {}
+    for place, (index, (where, excess), (error, bound, whole)) in enumerate(
+        zip(maybe, judge(compared), sizes, strict=True)
+    ):
+        if _excess(excess) < _excess(told[index].excess):
+            fidelity = msgspec.structs.replace(
+                told[index], where=where, excess=excess, error=_share(error, whole), bound=_share(bound, whole)
+            )
+            found[index] = fidelity, compared.of(place)
+    return found
+
+
+def _explained(fidelity: LayerFidelity, layers: Layers, index: int, compared: Compared) -> LayerFidelity:
+    """Of a layer that is beyond its bound: the structure of its error."""
+    if not fidelity.where:
+        return fidelity
+    kind = structure.describe(layers.x[index], layers.weight[index], layers.group, compared)
+    return msgspec.structs.replace(fidelity, kind=kind.name, detail=kind.detail or UNSET)
 
 
 def _excess(excess: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Values of two or four bits out of what they are packed into: bytes by optimum-quanto, tiles by torch."""
+"""Values out of what they are packed into: bytes and Marlin's tiles by optimum-quanto, tiles of four bits by torch."""
 
 from __future__ import annotations
 
@@ -34,3 +34,23 @@ def unpack_tiles(data: torch.Tensor) -> torch.Tensor:
     # Thread: output and quarter. Value: which tile of the word, first or second half of its inputs, which of two.
     values = values.reshape(rows, columns, 8, 4, words, 2, 2, 2).permute(0, 2, 1, 4, 5, 6, 3, 7)
     return values.reshape(rows * 8, columns * words * 2 * 16)
+
+
+def unpack_marlin(data: torch.Tensor) -> torch.Tensor:
+    """Bytes of float8 ``[outputs, inputs]``, uint8, as optimum-quanto packs them for its Marlin kernel.
+
+    ``data``: int32 ``[inputs / 16, outputs * 4]``. A tile is 16 inputs by 64 outputs: from its slowest to its fastest,
+    8 outputs beside each other, 4 pairs of inputs, 8 of those eights, the two of a pair, and both halves of the inputs.
+    """
+    rows = len(data)
+    tiles = data.contiguous().view(torch.uint8).reshape(rows, -1, 8, 4, 8, 2, 2)
+    # In their own order: an output's tile, eight and place in it; an input's tile, half, pair and place in that.
+    return tiles.permute(1, 4, 2, 0, 6, 3, 5).reshape(-1, rows * 16)
+
+
+def unpack_marlin_scales(scales: torch.Tensor) -> torch.Tensor:
+    """One for each output, ``[outputs, 1]``, as optimum-quanto orders them for its Marlin kernel, ``[1, outputs]``.
+
+    Of 32, pairs that belong to four eights are beside each other.
+    """
+    return scales.reshape(-1, 4, 4, 2).transpose(1, 2).reshape(-1, 1)

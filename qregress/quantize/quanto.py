@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ninja
 import torch
@@ -33,7 +33,7 @@ from qregress.errors import one_line
 from qregress.quantize import extensions, marlin
 from qregress.quantize.base import Backend, Cuts, Dequantized, Spec, alike, sampled
 from qregress.quantize.copies import copies
-from qregress.quantize.packed import unpack
+from qregress.quantize.packed import unpack, unpack_marlin, unpack_marlin_scales, unpack_tiles
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -52,8 +52,16 @@ _FEW_BITS = 4
 _NAMES = {qtype.name: name for name, qtype in _TYPES.items()}
 
 
+#: Codes, scale and shift, as quanto has them in a weight that is packed for no kernel.
+_Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
 class Quanto(Backend):
     """See ``base.Backend``."""
+
+    def __init__(self) -> None:
+        #: Kind of weight -> whether what is converted here is what quanto converts it to.
+        self._same: dict[tuple[Any, ...], bool] = {}
 
     def prepare(
         self,
@@ -142,13 +150,12 @@ class Quanto(Backend):
         return "tensor" if weight.axis is None else f"axis {weight.axis}"
 
     def dequantize(self, module: nn.Module) -> Dequantized:
-        """From data, scales and shifts; those that are packed for one kernel are converted back by quanto first."""
+        """From data, scales and shifts; what is packed for one kernel is converted back first."""
         weight = _weight(module)
         if weight is None:
             raise TypeError(f"{type(module).__name__}: its weight is not quantized")
         cuts = _cuts(weight)
-        weight = _as_quantized(weight)
-        codes, scale, shift = unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
+        codes, scale, shift = self._converted(weight) or _parts(_as_quantized(weight))
         group = getattr(weight, "_group_size", None) or weight.numel() // len(weight)
         # Codes of few bits are counted in every group; of eight, equal ones are rare.
         few = weight.qtype.bits <= _FEW_BITS
@@ -181,6 +188,21 @@ class Quanto(Backend):
             stepwise=stepwise,
             cuts=cuts,
         )
+
+    def _converted(self, weight: QTensor) -> _Parts | None:
+        """In plain torch, of packings that are known here; ``None`` where quanto is to be asked.
+
+        It is asked once for each shape, and has to say the same. For all layers it takes too long: it looks int4 up by
+        multiplying with an identity matrix, and lays the order of a Marlin tile out on the host, layer by layer.
+        """
+        convert = _CONVERSIONS.get(type(weight).__name__)
+        if convert is None or not weight.is_cuda:
+            return None
+        kind = type(weight), weight.shape, weight.dtype, weight.qtype, getattr(weight, "_group_size", None)
+        if kind not in self._same:
+            mine, told = convert(weight), _parts(_as_quantized(weight))
+            self._same[kind] = all(map(_equal, mine, told))
+        return convert(weight) if self._same[kind] else None
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""
@@ -217,6 +239,37 @@ def _as_quantized(weight: QTensor) -> QTensor:
     if type(weight) in {WeightQBytesTensor, WeightQBitsTensor}:
         return weight
     return weight.weight_qbits_tensor() if isinstance(weight, WeightQBitsTensor) else weight.weight_qbytes_tensor()
+
+
+def _parts(weight: QTensor) -> _Parts:
+    """Of a weight that is packed for no kernel."""
+    return unpack(weight._data), weight._scale, getattr(weight, "_shift", None)  # noqa: SLF001
+
+
+def _from_marlin(weight: QTensor) -> _Parts:
+    codes = unpack_marlin(weight._data._data).view(torch.float8_e4m3fn)  # noqa: SLF001
+    return codes, unpack_marlin_scales(weight._scale), None  # noqa: SLF001
+
+
+def _from_tinygemm(weight: QTensor) -> _Parts:
+    """Its shift is that of the middle of the range, and loses bits on its way there and back."""
+    scale, shift = (part.t().reshape(-1, 1) for part in weight._scale_shift.unbind(2))  # noqa: SLF001
+    codes = unpack_tiles(weight._data._data).to(torch.uint8)  # noqa: SLF001
+    return codes.reshape(-1, weight._group_size), scale, 2 ** (weight.qtype.bits - 1) * scale - shift  # noqa: SLF001
+
+
+#: Class of a weight -> how it is converted back, as optimum-quanto 0.2.7 packs it on CUDA.
+_CONVERSIONS: dict[str, Callable[[QTensor], _Parts]] = {
+    "MarlinF8QBytesTensor": _from_marlin,
+    "TinyGemmWeightQBitsTensor": _from_tinygemm,
+}
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Bit by bit."""
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(*(each.contiguous().view(torch.uint8) for each in (one, other)))
 
 
 def _cuts(weight: QTensor) -> Callable[[int, torch.Tensor], Cuts | None] | None:

@@ -6,6 +6,7 @@ The bound follows from the dtype and the number of terms, value by value: no fig
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import torch
@@ -38,17 +39,18 @@ class Layers(msgspec.Struct, frozen=True):
     output: torch.Tensor
     cuts: Cuts | None = None
 
-    def of(self, layer: int) -> Layers:
-        """One of them alone."""
-        only = slice(layer, layer + 1)
+    def of(self, which: Sequence[int]) -> Layers:
+        """Some of them alone."""
+        chosen = list(which)
+        weight = self.weight[chosen]
         return msgspec.structs.replace(
             self,
-            x=self.x[only],
-            weight=self.weight[only],
-            rounded=self.rounded[only],
-            alike=self.alike[only if len(self.alike) > 1 else slice(None)],
-            bias=self.bias[only] if self.bias is not None else None,
-            output=self.output[only],
+            x=self.x[chosen],
+            weight=weight,
+            rounded=weight if self.rounded is self.weight else self.rounded[chosen],
+            alike=self.alike[chosen] if len(self.alike) > 1 else self.alike,
+            bias=self.bias[chosen] if self.bias is not None else None,
+            output=self.output[chosen],
         )
 
 

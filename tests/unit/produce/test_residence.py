@@ -92,9 +92,24 @@ def test_pages_of_copies_are_locked_as_long_as_they_live(on_cuda: HostCopies, cu
     module = nn.Linear(1024, 512)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with on_cuda.aside([module], []):
-        assert sorted(cudart.locked.values()) == [2048, 2**21]
+        assert list(cudart.locked.values()) == [2**21 + 2048]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert len(cudart.locked) == 2
+    assert len(cudart.locked) == 1
+    on_cuda.forget_all_but([])
+    assert not cudart.locked
+
+
+def test_pages_are_shared_up_to_a_size(on_cuda: HostCopies, cudart: Cudart, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more weights than share pages, then others have their own, and are given back when theirs are forgotten."""
+    monkeypatch.setattr("qregress.produce.residence._SHARED", 2**21 + 4096)
+    first, second = nn.Linear(1024, 512), nn.Sequential(nn.Linear(3, 1), nn.Linear(1024, 513))
+    before = {name: value.clone() for name, value in second.state_dict().items()}
+    for _ in range(2):  # the second time from the same copies
+        with on_cuda.aside([first, second], []):
+            assert list(cudart.locked.values()) == [2**21 + 2048 + 512 + 512, 2**21 + 4096, 2560]
+    assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
+    on_cuda.forget_all_but([second[0]])
+    assert list(cudart.locked.values()) == [2**21 + 2048 + 512 + 512]
     on_cuda.forget_all_but([])
     assert not cudart.locked
 
@@ -112,6 +127,6 @@ def test_pages_that_cannot_be_locked(on_cuda: HostCopies, cudart: Cudart, monkey
     before = {name: value.clone() for name, value in module.state_dict().items()}
     monkeypatch.setattr(torch, "zeros", kernel)
     with on_cuda.aside([module], []):
-        assert kernels == ["cuda:0", "cuda:0"]
+        assert kernels == ["cuda:0"]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     on_cuda.forget_all_but([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -86,3 +87,16 @@ def test_pairs_are_not_added_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     found, clock = measure(monkeypatch, lambda call: (1.0, 1.1, 1.2, 1.3)[call % 4], (1.05,), time_s=60.0)
     assert 60.0 < clock.now < 120.0
     assert len(found.samples_s) == len(found.reference_s)
+
+
+def test_what_is_within_something_else_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a call within a proof that goes on within the call, then each has its own seconds, an error or not."""
+    moments = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 100.0, 101.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(moments))
+    spent = timing.Spent()
+    with suppress(ValueError), spent.on("proof"), spent.on("calls"), spent.on("proof"):
+        raise ValueError
+    assert spent.take() == {"proof": 1.0 + 4.0 + 16.0, "calls": 2.0 + 8.0}
+    with spent.on("files"):
+        pass
+    assert spent.take() == {"files": 1.0}

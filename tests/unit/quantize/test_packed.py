@@ -1,12 +1,16 @@
-"""Values of four bits out of the tiles that torch packs them into for CUDA."""
+"""Values out of the tiles that torch and optimum-quanto pack them into for CUDA."""
 
 from __future__ import annotations
 
 import base64
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
+from optimum.quanto.tensor.weights.marlin.fp8.packed import MarlinF8PackedTensor, get_scale_perms
 
-from qregress.quantize.packed import unpack_tiles
+from qregress.quantize.packed import unpack_marlin, unpack_marlin_scales, unpack_tiles
 
 #: Drawn values, uint8 ``[8, 64]``, two in a byte, the even one in its upper half; and what
 #: ``torch._convert_weight_to_int4pack(..., 8)`` made of them on an H100 with torch 2.11, int32 ``[1, 1, 32, 4]``.
@@ -53,3 +57,19 @@ def test_several_tiles() -> None:
     assert torch.equal(found[:8, :128], codes)
     assert torch.equal(found[:8, 128:], unpack_tiles(turned))
     assert torch.equal(found[8:, 128:], found[8:, :128])
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(256, 64), (512, 128), (1152, 1152), (1152, 256)])
+def test_bytes_that_marlin_multiplies(outputs: int, inputs: int) -> None:
+    """Given data in Marlin's order, then its bytes come out where optimum-quanto, which is slow at it, has them."""
+    data = torch.randint(-(2**31), 2**31 - 1, (inputs // 16, outputs * 4), dtype=torch.int32)
+    packed: Any = SimpleNamespace(_data=data)
+    expected = MarlinF8PackedTensor.unpack(packed).contiguous().view(torch.uint8)
+    assert torch.equal(unpack_marlin(data), expected)
+
+
+def test_scales_that_marlin_multiplies_with() -> None:
+    """Given scales as optimum-quanto orders them for Marlin, then they come out in the order of the outputs."""
+    natural = torch.arange(128.0).reshape(-1, 1)
+    packed = natural.reshape(-1, 32)[:, get_scale_perms()].reshape(1, -1)
+    assert torch.equal(unpack_marlin_scales(packed), natural)

@@ -1,11 +1,16 @@
-"""What optimum-quanto's kernels need before anything is called."""
+"""What optimum-quanto's kernels need before anything is called, and weights that are packed for one of them."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from optimum.quanto.tensor.weights.marlin.fp8.packed import get_scale_perms
 
 from qregress.quantize import extensions
+from qregress.quantize.packed import unpack_marlin
 from qregress.quantize.quanto import Quanto
 
 
@@ -44,3 +49,39 @@ def test_kernels_for_a_gpu_are_built_with_a_line(monkeypatch: pytest.MonkeyPatch
     assert lacks is not None
     assert "its build failed" in lacks
     assert len(lacks.splitlines()) == 1
+
+
+class MarlinF8QBytesTensor(SimpleNamespace):
+    """A weight that is packed for a kernel, as far as it is asked; ``asked``: how often quanto has unpacked one."""
+
+    asked = 0
+
+    def weight_qbytes_tensor(self) -> Any:  # noqa: D102
+        type(self).asked += 1
+        return SimpleNamespace(_data=self.natural, _scale=self.scales)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_packings_that_are_known_are_asked_for_once(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given weights of one shape, then quanto unpacks one; all of them where it has other values than ours."""
+    monkeypatch.setattr(MarlinF8QBytesTensor, "asked", 0)
+    backend = Quanto()
+    for seed in range(3):
+        data = torch.randint(-99, 99, (4, 256), dtype=torch.int32, generator=torch.Generator().manual_seed(seed))
+        ours, scales = unpack_marlin(data).view(torch.float8_e4m3fn), torch.arange(64.0).reshape(-1, 1) + seed
+        weight: Any = MarlinF8QBytesTensor(
+            is_cuda=True,
+            shape=(64, 64),
+            dtype=torch.float16,
+            qtype="float8",
+            natural=ours if same else ours.flip(0),
+            scales=scales,
+            _data=SimpleNamespace(_data=data),
+            _scale=scales.reshape(-1, 32)[:, get_scale_perms()].reshape(1, -1),
+        )
+        found = backend._converted(weight)
+        assert (found is not None) is same
+        if found is not None:
+            assert torch.equal(found[0].view(torch.uint8), ours.view(torch.uint8))
+            assert torch.equal(found[1], scales)
+    assert MarlinF8QBytesTensor.asked == 1
