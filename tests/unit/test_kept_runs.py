@@ -20,42 +20,41 @@ from qregress.store.finished import FinishedRun
 from studies import published
 
 STUDIES = Path(__file__).parents[2] / "studies"
-#: Archive -> configuration that judges it, and the selection that was run.
-KEPT = {"cuda-h100.zip": ("cuda.toml", "all"), "published-h200.zip": ("published.toml", "pixart")}
-#: What Marlin's fault looks like; and what its sums in slices were taken for by those who did not know of them, in the
-#: records of one run.
+#: Archive -> configuration that judges it, the selection that was run, and the verdict of what is sound: "new" of a
+#: device that has no baselines.
+KEPT = {
+    "cuda-h100.zip": ("cuda.toml", "all", "new"),
+    "cuda-h200.zip": ("cuda.toml", "all", "pass"),
+    "published-h200.zip": ("published.toml", "study", "pass"),
+}
+#: What Marlin's fault looks like.
 BIAS = "constant over tokens, minus the bias: it is not added"
-SLICES = "in a value"
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_nothing_fails_but_what_is_waived(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Given a kept run, when it is judged under today's limits, then all is green; float8 on CUDA alone is waived."""
     path, out = STUDIES / "runs" / name, tmp_path / "run.json"
-    config_path, selection = STUDIES / KEPT[name][0], KEPT[name][1]
+    found, selection, sound = KEPT[name]
+    config_path = STUDIES / found
     assert cli.main(["judge", str(path), f"--config={config_path}", f"--json={out}"]) == 0, capsys.readouterr()
     cells, loaded = read(out, Run).cells, config.load(config_path)
     expected = [cell.id for cell in loaded.cells()] if selection == "all" else loaded.selection(selection)[1]
     assert {cell.id for cell in cells} == set(expected)
     waived = {cell.id for cell in cells if cell.verdict == "waived"}
     assert waived == {cell.id for cell in cells if cell.setting.startswith("float8")}
-    assert {cell.verdict for cell in cells if cell.id not in waived} == {"pass"}
+    assert {cell.verdict for cell in cells if cell.id not in waived} == {sound}
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_nothing_is_waived_but_the_faults_that_are_known(name: str) -> None:
-    """Given a kept run, then every layer that is beyond its bound lacks its bias, or is one of a T5 by a little."""
+def test_nothing_is_waived_but_the_fault_that_is_known(name: str) -> None:
+    """Given a kept run, then every layer that is beyond its bound lacks its bias."""
     with FinishedRun(STUDIES / "runs" / name) as run:
         for found in run.run.cells:
             record = run.record(found.id)
             assert record is not None
-            for component, layers in (record.fidelity or {}).items():
-                for layer in layers:
-                    if layer.where and layer.kind != BIAS:
-                        assert (layer.tensor, component) == ("MarlinF8QBytesTensor", "text_encoder"), layer
-                        assert layer.where == SLICES
-                        assert layer.excess is not None
-                        assert layer.excess < 1.2
+            beyond = [layer for layers in (record.fidelity or {}).values() for layer in layers if layer.where]
+            assert {(layer.tensor, layer.kind) for layer in beyond} <= {("MarlinF8QBytesTensor", BIAS)}
 
 
 class Kept(NamedTuple):
@@ -96,6 +95,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> list[Kept]:
     return found
 
 
+def failed(run: Run) -> set[tuple[str, str]]:
+    """Cells with the checks that fail."""
+    return {(cell.id, check.name) for cell in run.cells for check in cell.checks if check.verdict == "fail"}
+
+
 @pytest.mark.parametrize("gpu", [0, 1])
 def test_no_alarm_but_of_what_got_slower(
     gpu: int, kept: list[Kept], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -111,9 +115,14 @@ def test_no_alarm_but_of_what_got_slower(
     part = page.split("\n## GPU ")[1 + gpu].partition("\n")[2]
     told = [line for line in report.splitlines() if not line.startswith(("# False", "`python "))]
     assert "\n".join(told).split() == part.split()
-    for slower, names in ((True, {"regression.busy", "regression.latency"}), (False, set[str]())):
-        for run in kept[gpu].runs[slower]:
-            assert {check.name for cell in run.cells for check in cell.checks if check.verdict == "fail"} == names
+    for run in kept[gpu].runs[False]:
+        assert not failed(run)
+    busy = {("pixart-sigma/int8/bs1", "regression.busy"), ("pixart-sigma/int8/bs4", "regression.busy")}
+    wall = ("pixart-sigma/int8/bs4", "regression.latency")
+    found = [failed(run) for run in kept[gpu].runs[True]]
+    assert all(each in (busy, busy | {wall}) for each in found)
+    # What wall times say of one is void: one of six pairs of calls was disturbed.
+    assert sum(wall in each for each in found) == {0: 5, 1: 4}[gpu]
 
 
 def test_the_page_says_how_far_ratios_move(kept: list[Kept]) -> None:
@@ -143,15 +152,25 @@ def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("table", ["PixArt-Sigma"])  # those that were run
+@pytest.mark.parametrize("table", published.PUBLISHED)
 def test_memory_is_what_the_study_published(table: str) -> None:
-    """Given the kept run, then static memory is within 1.5 % or 0.10 GiB of the published figure, row by row."""
+    """Given the kept run, then static memory is within 1.5 % or 0.10 GiB of the published figure, row by row.
+
+    Where SD3's second encoder is quantized, the study has what it takes in float16, and this run's is that much less.
+    """
     with FinishedRun(STUDIES / "runs" / "published-h200.zip") as run:
         records = {row: run.record(row.cell) for row in published.PUBLISHED[table]}
+        plain = run.record("sd3/reference/bs1")
+    assert plain is not None
+    assert plain.memory is not None
     for row, record in records.items():
         assert record is not None, row.cell
         assert record.memory is not None
-        assert published.agrees(record.memory.static_bytes / published.GIB, row.memory), row.cell
+        saved = 0
+        if row.cell in {f"sd3/float8+{names}/bs1" for names in ("te", "te2", "te12", "te23")}:
+            saved = plain.memory.components["text_encoder_2"] - record.memory.components["text_encoder_2"]
+            assert saved > 2**29
+        assert published.agrees((record.memory.static_bytes + saved) / published.GIB, row.memory), row.cell
 
 
 def test_the_fault_is_told_without_its_waiver() -> None:
