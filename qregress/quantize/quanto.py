@@ -200,8 +200,11 @@ class Quanto(Backend):
             return None
         kind = type(weight), weight.shape, weight.dtype, weight.qtype, getattr(weight, "_group_size", None)
         if kind not in self._same:
-            mine, told = convert(weight), _parts(_as_quantized(weight))
-            self._same[kind] = all(map(_equal, mine, told))
+            told = _parts(_as_quantized(weight))
+            try:
+                self._same[kind] = all(map(_equal, convert(weight), told))
+            except (AttributeError, RuntimeError):  # another release packs it in another way
+                self._same[kind] = False
         return convert(weight) if self._same[kind] else None
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:

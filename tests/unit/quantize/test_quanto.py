@@ -61,8 +61,8 @@ class MarlinF8QBytesTensor(SimpleNamespace):
         return SimpleNamespace(_data=self.natural, _scale=self.scales)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_packings_that_are_known_are_asked_for_once(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packed", ["so", "otherwise", "in other shapes"])
+def test_packings_that_are_known_are_asked_for_once(packed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given weights of one shape, then quanto unpacks one; all of them where it has other values than ours."""
     monkeypatch.setattr(MarlinF8QBytesTensor, "asked", 0)
     backend = Quanto()
@@ -74,13 +74,13 @@ def test_packings_that_are_known_are_asked_for_once(same: bool, monkeypatch: pyt
             shape=(64, 64),
             dtype=torch.float16,
             qtype="float8",
-            natural=ours if same else ours.flip(0),
+            natural=ours if packed != "otherwise" else ours.flip(0),
             scales=scales,
-            _data=SimpleNamespace(_data=data),
+            _data=SimpleNamespace(_data=data if packed != "in other shapes" else data[:, :-1]),
             _scale=scales.reshape(-1, 32)[:, get_scale_perms()].reshape(1, -1),
         )
         found = backend._converted(weight)
-        assert (found is not None) is same
+        assert (found is not None) is (packed == "so")
         if found is not None:
             assert torch.equal(found[0].view(torch.uint8), ours.view(torch.uint8))
             assert torch.equal(found[1], scales)
