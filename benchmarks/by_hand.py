@@ -5,9 +5,9 @@
 Runs the same cells both ways, with the same number of timed calls: first `qregress run`, then for each cell a process
 that loads, quantizes, generates once for memory and warmth, and times its calls. Of both it prints the wall time, what
 of it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress
-calls the reference beside every cell, warms both up and profiles some calls up to a few steps, all of which is in its
-calls; a script has its reference once, and one call more than it times. With ``--folder`` what was made stays there,
-and is not made again.
+calls the reference beside every cell, warms both up, profiles some calls up to a few steps and looks at layers in one
+more, all of which but the looking is in its calls; a script has its reference once, and one call more than it times.
+With ``--folder`` what was made stays there, and is not made again.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> li
 
     Cells were not run in turn with each other, but each with its reference: their ratios to that are compared, and are
     told apart where their intervals are further apart than what references took beside one cell and another; what a
-    device was busy for, where it differs by more than the same calls of references differ.
+    device was busy for, where all profiled calls of one are below all of the other's by more than references' differ.
     """
     timings = [found[cell].timing for cell in (faster, slower) if cell in found]
     one, two = timings if len(timings) == 2 else (None, None)
@@ -268,8 +268,9 @@ def _faster(found: dict[str, Record], text: str, faster: str, slower: str) -> li
     figures = f"{by_clock} by the clock: {faster} {clock[0].value:.3f} x its reference, {slower} {clock[1].value:.3f} x"
     if one.busy_s and two.busy_s:
         calls = [call for each in _beside_references(found, faster) for call in each.reference_busy_s or ()]
-        busy, margin = (min(one.busy_s), min(two.busy_s)), 1 + _spread(calls)
-        by_device = _told(busy[0] * margin < busy[1], busy[1] * margin < busy[0])
+        margin = 1 + _spread(calls)
+        by_device = _told(max(one.busy_s) * margin < min(two.busy_s), max(two.busy_s) * margin < min(one.busy_s))
+        busy = min(one.busy_s), min(two.busy_s)
         figures += f"; {by_device} by the device: busy for {busy[0]:.3f} s and {busy[1]:.3f} s in {_part(one)}"
     return [f"- {text}: {figures}."]
 

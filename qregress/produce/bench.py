@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from inspect import signature
@@ -293,12 +293,17 @@ class Bench:
 
     @contextmanager
     def _keeping(self, cell: Cell, made: Generated) -> Iterator[Future[dict[str, Any]]]:
-        """Write images and latents beside something that is not timed; they are written when that has ended."""
+        """Write images and latents beside something that is not timed; they are written when that has ended.
+
+        What could not be written is an error then; one of that something is in its context.
+        """
         with ThreadPoolExecutor(1) as threads:
             written = threads.submit(files.save_generated, self._out.cell(cell.id), made)
-            yield written
-            with self._unquantized.spent.on("files"):
-                wait([written])
+            try:
+                yield written
+            finally:
+                with self._unquantized.spent.on("files"):
+                    written.result()
 
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options

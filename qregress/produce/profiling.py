@@ -18,7 +18,8 @@ from qregress.produce.timing import Spent, synchronize
 
 #: Cell and reference are profiled so often each, A B B A, and the least of each is taken. Where calls of one kind are
 #: further apart both are profiled once more: two whole calls of a full-size PixArt-Sigma on an H100 differed by 0.1 to
-#: 2.7 %, of a pocket pipeline by up to 26 %; on an H200 what is profiled here differed by up to 0.8 %.
+#: 2.7 %, of a pocket pipeline by up to 26 %; on an H200 what is profiled here differed by up to 3.0 % within
+#: a cell, mostly by less than 1 %, and that of references by up to 3.2 % from cell to cell.
 PROFILED = 2
 _APART = 0.01
 #: Up to which step a call is profiled: all steps run the same kernels, and a VAE is never quantized. Whole calls have

@@ -18,8 +18,10 @@ from qregress.quantize.coverage import inner_tensors
 #: 2 MiB, which is hardly ever aligned to one.
 _LARGE = 2**25
 #: Copies share pages up to so many bytes: a denoiser has hundreds of small weights, and the driver takes a millisecond
-#: or two for each time that it is to lock some. They are given back together, so it is no more than that.
+#: or two for each time that it is to lock some. They are given back together, and where the system locks no more, none
+#: of them are locked: so it is no more than that.
 _SHARED = 2**30
+#: Each begins where the device's own allocations may begin.
 _ALIGNED = 512
 
 

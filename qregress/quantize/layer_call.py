@@ -22,6 +22,8 @@ from qregress.record import LayerFidelity
 #: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
 _POWER = 0.4
 _ALIKE = 1 / 16
+#: Layers that are looked at again are so in so many parts, as each takes as much memory as judging it did.
+_PARTS = 4
 
 
 def class_of(module: nn.Module) -> str:
@@ -145,9 +147,9 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
         if not all(every):
             apart = (call if fits else call.of(mask) for call, fits, mask in zip(calls, every, fit, strict=True))
             return [layer for call in apart for layer in judged([call])]
+        losses = _losses(calls, layers.weight)  # first, as it takes as much memory for a moment as all weights
         compared = compared_with_exact(layers, first.dtype, first.unit)
         verdicts = judge(compared)
-        losses = _losses(calls, layers.weight)
         sizes = torch.stack([*_norms(compared), *losses], dim=1).tolist()
         told = []
         for call, (where, excess), (error, bound, whole, *lost) in zip(calls, verdicts, sizes, strict=True):
@@ -168,9 +170,12 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
             )
             told.append(fidelity)
         beyond = [index for index, fidelity in enumerate(told) if fidelity.where]
-        shown = {index: (told[index], compared.of(index)) for index in beyond} | _again(calls, layers, beyond, told)
-        for index, (fidelity, seen) in shown.items():
-            told[index] = _explained(fidelity, layers, index, seen)
+        size = -(-len(calls) // _PARTS)
+        for start in range(0, len(beyond), size):
+            part = beyond[start : start + size]
+            shown = {index: (told[index], compared.of(index)) for index in part} | _again(calls, layers, part, told)
+            for index, (fidelity, seen) in shown.items():
+                told[index] = _explained(fidelity, layers, index, seen)
     return told
 
 
@@ -245,7 +250,7 @@ def _again(
         return {}
     first, known = calls[0], [calls[index].known for index in maybe]
     values = [each.stepwise() if each.stepwise is not None else each.values.to(first.dtype) for each in known]
-    some = layers if len(maybe) == len(calls) else layers.of(maybe)
+    some = layers.of(maybe) if len(calls) > 1 else layers
     unpacked = msgspec.structs.replace(some, weight=_stack([each.flatten(1) for each in values]).to(first.exact))
     compared = compared_with_exact(unpacked, first.dtype, first.unit)
     sizes = torch.stack(_norms(compared), dim=1).tolist()

@@ -59,10 +59,6 @@ _Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 class Quanto(Backend):
     """See ``base.Backend``."""
 
-    def __init__(self) -> None:
-        #: Kind of weight -> whether what is converted here is what quanto converts it to.
-        self._same: dict[tuple[Any, ...], bool] = {}
-
     def prepare(
         self,
         weights: Iterable[str],
@@ -192,20 +188,17 @@ class Quanto(Backend):
     def _converted(self, weight: QTensor) -> _Parts | None:
         """In plain torch, of packings that are known here; ``None`` where quanto is to be asked.
 
-        It is asked once for each shape, and has to say the same. For all layers it takes too long: it looks int4 up by
-        multiplying with an identity matrix, and lays the order of a Marlin tile out on the host, layer by layer.
+        It is asked once for each shape in a process, and has to say the same. For all layers it takes too long: it
+        looks int4 up by multiplying with an identity matrix, and lays the order of a Marlin tile out on the host, layer
+        by layer.
         """
         convert = _CONVERSIONS.get(type(weight).__name__)
         if convert is None or not weight.is_cuda:
             return None
         kind = type(weight), weight.shape, weight.dtype, weight.qtype, getattr(weight, "_group_size", None)
-        if kind not in self._same:
-            told = _parts(_as_quantized(weight))
-            try:
-                self._same[kind] = all(map(_equal, convert(weight), told))
-            except (AttributeError, RuntimeError):  # another release packs it in another way
-                self._same[kind] = False
-        return convert(weight) if self._same[kind] else None
+        if kind not in _SAME:
+            _SAME[kind] = _is_known(convert, weight)
+        return convert(weight) if _SAME[kind] else None
 
     def quantize_input(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Quantized activations are tensors of quanto's own."""
@@ -266,6 +259,22 @@ _CONVERSIONS: dict[str, Callable[[QTensor], _Parts]] = {
     "MarlinF8QBytesTensor": _from_marlin,
     "TinyGemmWeightQBitsTensor": _from_tinygemm,
 }
+
+
+def _is_known(convert: Callable[[QTensor], _Parts], weight: QTensor) -> bool:
+    """Whether quanto converts a weight to the same."""
+    told = _parts(_as_quantized(weight))
+    try:
+        mine = convert(weight)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - another release packs it in another way, in whatever dimensions
+        return False
+    return all(map(_equal, mine, told))
+
+
+#: Kind of weight -> whether what it is converted to here is what quanto converts it to.
+_SAME: dict[tuple[Any, ...], bool] = {}
 
 
 def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

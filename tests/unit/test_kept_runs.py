@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import pytest
@@ -171,6 +172,28 @@ def test_memory_is_what_the_study_published(table: str) -> None:
             saved = plain.memory.components["text_encoder_2"] - record.memory.components["text_encoder_2"]
             assert saved > 2**29
         assert published.agrees((record.memory.static_bytes + saved) / published.GIB, row.memory), row.cell
+
+
+def test_findings_say_how_near_int4_is() -> None:
+    """Given kept runs of int4 on a GPU and a CPU, then findings have their mean LPIPS, and that of the GPU's int8."""
+    rows = [line.split("|") for line in (STUDIES.parent / "docs" / "findings.md").read_text("utf-8").splitlines()]
+    told = {row[1].strip(): [part.strip() for part in row[2:6]] for row in rows if len(row) == 7}
+    with FinishedRun(STUDIES / "runs" / "cuda-h200.zip") as gpu, FinishedRun(STUDIES / "runs" / "int4-cpu.zip") as cpu:
+        names = {"AuraFlow": "aura-flow", "Hunyuan DiT": "hunyuan-dit", "Latte": "latte", "Lumina": "lumina"}
+        names |= {"PixArt-alpha": "pixart-alpha", "PixArt-Sigma": "pixart-sigma", "SD3": "sd3"}
+        for title, name in names.items():
+            asked = ((gpu, "int8", ".5f"), (gpu, "int4", ".4f"), (cpu, "int4", ".4f"))
+            means = [format(mean_lpips(run, f"{name}/{setting}/bs1"), form) for run, setting, form in asked]
+            assert [told[title][0], *told[title][2:]] == means, title
+
+
+def mean_lpips(run: FinishedRun, cell: str) -> float:
+    """Over a cell's prompts."""
+    record = run.record(cell)
+    assert record is not None
+    assert record.scores is not None
+    assert isinstance(record.scores.lpips, tuple)
+    return fmean(record.scores.lpips)
 
 
 def test_the_fault_is_told_without_its_waiver() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -272,12 +273,14 @@ def test_a_single_wrong_value_in_a_large_output() -> None:
 
 @pytest.mark.parametrize("together", [0, 2**20, 2**28], ids=["one by one", "some", "all"])
 def test_layers_that_are_judged_together_are_told_apart(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    """Given six layers of one shape, two of them wrong, then those two are named, each with its own error."""
+    """Given eight layers of one shape, half of them wrong, then those are named, each with its own error."""
     torch.manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(6))).half()
+    model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(8))).half()
     apply(model, Spec(weights="int8"))
     _break(model[2], lambda _, __, output: output * 1.5)
     _break(model[4], _not_a_number)
+    _break(model[6], lambda _, __, output: output * 1.004)  # so little that it is looked at again
+    _break(model[7], lambda linear, __, output: output - linear.bias)
     monkeypatch.setattr(fidelity, "_TOGETHER", together)
     x = activations(128, torch.float16, 200)
 
@@ -287,13 +290,41 @@ def test_layers_that_are_judged_together_are_told_apart(monkeypatch: pytest.Monk
                 layer(x)
 
     found = fidelity.examine({"model": model}, {"model": nn.Module()}, load_backend("quanto"), run)["model"].layers
-    assert [each.name for each in found] == [str(place) for place in range(6)]
-    assert [bool(each.where) for each in found] == [False, False, True, False, True, False]
+    assert [each.name for each in found] == [str(place) for place in range(8)]
+    assert [bool(each.where) for each in found] == [False, False, True, False, True, False, True, True]
     assert (found[2].kind, str(found[2].detail)[:3]) == ("proportional to the output", "+50")
     assert found[4].where == "not finite"
-    alone = [compared(nn.Sequential(model[place]), x) for place in (1, 3, 5)]
-    assert [each.error for each in found[1::2]] == pytest.approx([each.error for each in alone], rel=1e-3)
-    assert len({each.error for each in found}) == 6
+    assert (found[6].kind, str(found[6].detail)[:4]) == ("proportional to the output", "+0.4")
+    assert found[7].kind == "constant over tokens, minus the bias: it is not added"
+    alone = [compared(nn.Sequential(model[place]), x) for place in range(8)]
+    for name in ("error", "bound", "excess"):
+        expected = [getattr(each, name) for each in alone if each.where != "not finite"]
+        assert [getattr(each, name) for each in found if each.where != "not finite"] == pytest.approx(
+            expected, rel=1e-3
+        )
+    assert len({each.error for each in found}) == 8
+
+
+def test_what_comes_between_layers_is_told_from_their_calls() -> None:
+    """Given two layers of a call, then comparing begins after each of them, and has ended when the call goes on."""
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).half()
+    apply(model, Spec(weights="int8"))
+    told: list[str] = []
+
+    @contextmanager
+    def comparing() -> Iterator[None]:
+        told.append("comparing")
+        yield
+        told.append("done")
+
+    def run(_: Pending) -> None:
+        model[0](activations(64, torch.half))
+        told.append("between")
+        model[1](activations(64, torch.half))
+
+    backend = load_backend("quanto")
+    fidelity.examine({"model": model}, {"model": nn.Module()}, backend, run, comparing)
+    assert told == ["comparing", "done", "between", "comparing", "done"]
 
 
 def test_a_layer_that_is_not_called_is_idle() -> None:

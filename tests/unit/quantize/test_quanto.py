@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from optimum.quanto import qfloat8, qint4
 from optimum.quanto.tensor.weights.marlin.fp8.packed import get_scale_perms
+from optimum.quanto.tensor.weights.tinygemm import TinyGemmWeightQBitsTensor
 
-from qregress.quantize import extensions
+from qregress.quantize import extensions, quanto
 from qregress.quantize.packed import unpack_marlin
 from qregress.quantize.quanto import Quanto
+from tests.unit.quantize.test_packed import golden
 
 
 @pytest.mark.parametrize(
@@ -55,33 +58,73 @@ class MarlinF8QBytesTensor(SimpleNamespace):
     """A weight that is packed for a kernel, as far as it is asked; ``asked``: how often quanto has unpacked one."""
 
     asked = 0
+    is_cuda, shape, dtype, qtype = True, torch.Size((64, 64)), torch.float16, qfloat8
 
     def weight_qbytes_tensor(self) -> Any:  # noqa: D102
         type(self).asked += 1
         return SimpleNamespace(_data=self.natural, _scale=self.scales)
 
+    def __len__(self) -> int:
+        return 64
 
-@pytest.mark.parametrize("packed", ["so", "otherwise", "in other shapes"])
-def test_packings_that_are_known_are_asked_for_once(packed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given weights of one shape, then quanto unpacks one; all of them where it has other values than ours."""
+    def numel(self) -> int:  # noqa: D102
+        return 64 * 64
+
+
+@pytest.mark.parametrize(
+    ("packed", "asked"), [("so", 1), ("in another order", 4), ("in other shapes", 4), ("in other dimensions", 4)]
+)
+def test_packings_that_are_known_are_asked_for_once(packed: str, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given weights of one shape, then quanto unpacks one; each of them where it has other values than ours."""
     monkeypatch.setattr(MarlinF8QBytesTensor, "asked", 0)
-    backend = Quanto()
+    monkeypatch.setattr(quanto, "_SAME", {})
+    monkeypatch.setattr(quanto, "_weight", lambda module: module.weight)
+    monkeypatch.setattr(quanto, "_cuts", lambda _: None)
     for seed in range(3):
-        data = torch.randint(-99, 99, (4, 256), dtype=torch.int32, generator=torch.Generator().manual_seed(seed))
+        data = torch.randint(-99, 99, (4, 256), dtype=torch.int32, generator=torch.Generator().manual_seed(seed)) & 0x3F
         ours, scales = unpack_marlin(data).view(torch.float8_e4m3fn), torch.arange(64.0).reshape(-1, 1) + seed
-        weight: Any = MarlinF8QBytesTensor(
-            is_cuda=True,
-            shape=(64, 64),
-            dtype=torch.float16,
-            qtype="float8",
-            natural=ours if packed != "otherwise" else ours.flip(0),
-            scales=scales,
-            _data=SimpleNamespace(_data=data if packed != "in other shapes" else data[:, :-1]),
-            _scale=scales.reshape(-1, 32)[:, get_scale_perms()].reshape(1, -1),
+        natural = ours if packed != "in another order" else ours.flip(0)
+        others = {"in other shapes": data[:, :-1], "in other dimensions": torch.tensor(0)}
+        module: Any = SimpleNamespace(
+            weight=MarlinF8QBytesTensor(
+                natural=natural,
+                scales=scales,
+                _data=SimpleNamespace(_data=others.get(packed, data)),
+                _scale=scales.reshape(-1, 32)[:, get_scale_perms()].reshape(1, -1),
+            )
         )
-        found = backend._converted(weight)
-        assert (found is not None) is (packed == "so")
-        if found is not None:
-            assert torch.equal(found[0].view(torch.uint8), ours.view(torch.uint8))
-            assert torch.equal(found[1], scales)
-    assert MarlinF8QBytesTensor.asked == 1
+        assert torch.equal(Quanto().dequantize(module).values, natural.float() * scales)
+    assert MarlinF8QBytesTensor.asked == asked
+
+
+def test_memory_that_runs_out_says_nothing_of_a_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a device that is full, then that is the error, and nothing is remembered."""
+
+    def convert(_: object) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(quanto, "_SAME", {})
+    monkeypatch.setitem(quanto._CONVERSIONS, "MarlinF8QBytesTensor", convert)
+    weight: Any = MarlinF8QBytesTensor(natural=torch.zeros(64, 64), scales=torch.ones(64, 1))
+    with pytest.raises(torch.OutOfMemoryError):
+        Quanto()._converted(weight)
+    assert not quanto._SAME
+
+
+def test_what_tinygemm_multiplies() -> None:
+    """Given a tile that CUDA has packed, then codes, scales and shifts are those that quanto makes of it."""
+    codes, tile = golden()
+    scale_shift = torch.rand(2, 8, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight: Any = SimpleNamespace(
+        qtype=qint4,
+        _qtype=qint4,
+        axis=0,
+        _axis=0,
+        _group_size=64,
+        size=lambda: torch.Size((8, 128)),
+        stride=lambda: (128, 1),
+        _data=SimpleNamespace(_data=tile, unpack=lambda: codes.to(torch.uint8)),
+        _scale_shift=scale_shift,
+    )
+    told = quanto._parts(TinyGemmWeightQBitsTensor.weight_qbits_tensor(weight))
+    assert all(map(quanto._equal, quanto._from_tinygemm(weight), told))
