@@ -90,6 +90,7 @@ def main(path: str) -> None:
             print(f"| {' | '.join(_TITLES)} |\n|{'---|' * len(_TITLES)}")
             for row in rows:
                 print(_line(row, found.get(row.cell), references[row.cell.split("/")[2]].seconds))
+            print(f"\n{len(present)} cells, which took {sum(found[row.cell].seconds for row in present):.0f} s.")
             for row in present:
                 for line in _bytes(row, found[row.cell]):
                     print(line)

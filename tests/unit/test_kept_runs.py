@@ -122,7 +122,7 @@ def test_no_alarm_but_of_what_got_slower(
     wall = ("pixart-sigma/int8/bs4", "regression.latency")
     found = [failed(run) for run in kept[gpu].runs[True]]
     assert all(each in (busy, busy | {wall}) for each in found)
-    # What wall times say of one is void: one of six pairs of calls was disturbed.
+    # What wall times say of one is void: in two of its six pairs its call took a quarter longer.
     assert sum(wall in each for each in found) == {0: 5, 1: 4}[gpu]
 
 
