@@ -200,6 +200,8 @@ class Bench:
         pristine, trained = self._trained(cell, self._unquantized.load(setting.dtype))
         planned = plans(pristine, setting)
         self._emit(Progress(cell.id, "quantize", 0, 1))
+        # The memory pass moves aside what is replaced.
+        self._host.begin([part for name, part in modules(pristine).items() if name in setting.weights])
         with self._unquantized.spent.on("quantize"):
             changed, quantizing = watch(lambda: quantized(pristine, setting), options.device)
         pipeline = assemble(pristine, changed | copied(pristine, setting))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,18 @@ class HostCopies:
         self._device = _numbered(device)
         self._spent = spent or Spent()
         self._copies: dict[int, _Copy] = {}
+        self._threads = ThreadPoolExecutor(1)
+        self._begun: Future[None] | None = None
+
+    def begin(self, others: Iterable[nn.Module]) -> None:
+        """Copy what ``others`` hold while something else is done, which must leave them as they are.
+
+        The first touch of pages and locking them take longer than all that follows: a second or two for a T5. Whatever
+        is asked of the copies next waits for it.
+        """
+        if self._device.startswith("cuda"):
+            self._wait()
+            self._begun = self._threads.submit(self._copy, _storages(others, self._device))
 
     @contextmanager
     def aside(self, others: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[None]:
@@ -55,8 +68,8 @@ class HostCopies:
 
     def empty(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Leave nothing behind some storages, whose bytes are kept."""
-        for part in _parts([storage for storage in storages if _key(storage) not in self._copies]):
-            self._make(part)
+        self._wait()
+        self._copy(storages)
         synchronize(self._device)
         for storage in storages:
             storage.resize_(0)
@@ -71,10 +84,24 @@ class HostCopies:
 
     def forget_all_but(self, loaded: Iterable[nn.Module]) -> None:
         """Copies of what is not loaded any more would keep it on the device."""
+        self._wait()
         if not self._copies:
             return
         keys = {_key(storage) for storage in _storages(loaded, self._device)}
         self._copies = {key: copy for key, copy in self._copies.items() if key in keys}
+
+    def _wait(self) -> None:
+        """For what was begun; what it met is an error here."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
+
+    def _copy(self, storages: Sequence[torch.UntypedStorage]) -> None:
+        """Make those copies that are not there yet."""
+        device = torch.cuda.device(self._device) if self._device.startswith("cuda") else nullcontext()
+        with device:  # each thread has a current one of its own
+            for part in _parts([storage for storage in storages if _key(storage) not in self._copies]):
+                self._make(part)
 
     def _make(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Copies of some storages, in pages that they share."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from qregress.quantize import structure
 from qregress.quantize.base import Backend, Dequantized, alike
 from qregress.quantize.rounding import Layers, compared_with_exact, judge
-from qregress.quantize.structure import Compared
+from qregress.quantize.structure import Compared, Kind
 from qregress.record import LayerFidelity
 
 #: Of the largest number of a dtype, the power up to which inputs are compared: products and sums of squares are finite.
@@ -170,13 +170,23 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
             )
             told.append(fidelity)
         beyond = [index for index, fidelity in enumerate(told) if fidelity.where]
+        kinds = structure.of_bias(compared) if beyond else []
         size = -(-len(calls) // _PARTS)
         for start in range(0, len(beyond), size):
             part = beyond[start : start + size]
-            shown = {index: (told[index], compared.of(index)) for index in part} | _again(calls, layers, part, told)
-            for index, (fidelity, seen) in shown.items():
-                told[index] = _explained(fidelity, layers, index, seen)
+            shown = {index: _Shown(told[index], compared, index, kinds[index]) for index in part}
+            for index, seen in (shown | _again(calls, layers, part, told)).items():
+                told[index] = _explained(seen, layers, index)
     return told
+
+
+class _Shown(msgspec.Struct, frozen=True):
+    """A layer that is told of, at its place among those that were compared, and its kind if its bias explains it."""
+
+    fidelity: LayerFidelity
+    compared: Compared
+    place: int
+    kind: Kind | None
 
 
 def _norms(compared: Compared) -> list[torch.Tensor]:
@@ -237,7 +247,7 @@ def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _again(
     calls: Sequence[Call], layers: Layers, beyond: Sequence[int], told: Sequence[LayerFidelity]
-) -> dict[int, tuple[LayerFidelity, Compared]]:
+) -> dict[int, _Shown]:
     """Of layers that are beyond their bound, those that are less so, or not, by values as a kernel may have them.
 
     Of a few values, roundings add up in ways that no bound foresees; but then all of them are known. Each with its
@@ -254,6 +264,7 @@ def _again(
     unpacked = msgspec.structs.replace(some, weight=_stack([each.flatten(1) for each in values]).to(first.exact))
     compared = compared_with_exact(unpacked, first.dtype, first.unit)
     sizes = torch.stack(_norms(compared), dim=1).tolist()
+    kinds = structure.of_bias(compared)
     found = {}
     for place, (index, (where, excess), (error, bound, whole)) in enumerate(
         zip(maybe, judge(compared), sizes, strict=True)
@@ -262,15 +273,18 @@ def _again(
             fidelity = msgspec.structs.replace(
                 told[index], where=where, excess=excess, error=_share(error, whole), bound=_share(bound, whole)
             )
-            found[index] = fidelity, compared.of(place)
+            found[index] = _Shown(fidelity, compared, place, kinds[place])
     return found
 
 
-def _explained(fidelity: LayerFidelity, layers: Layers, index: int, compared: Compared) -> LayerFidelity:
+def _explained(shown: _Shown, layers: Layers, index: int) -> LayerFidelity:
     """Of a layer that is beyond its bound: the structure of its error."""
+    fidelity, kind = shown.fidelity, shown.kind
     if not fidelity.where:
         return fidelity
-    kind = structure.describe(layers.x[index], layers.weight[index], layers.group, compared)
+    if kind is None:
+        of_it = shown.compared.of(shown.place)
+        kind = structure.describe(layers.x[index], layers.weight[index], layers.group, of_it)
     return msgspec.structs.replace(fidelity, kind=kind.name, detail=kind.detail or UNSET)
 
 

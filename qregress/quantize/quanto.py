@@ -281,7 +281,10 @@ def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     """Bit by bit."""
     if one is None or other is None:
         return one is other
-    return one.dtype == other.dtype and torch.equal(*(each.contiguous().view(torch.uint8) for each in (one, other)))
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    # Flat, as what has one column may have any stride there, and then counts as contiguous, and has no view in bytes.
+    return torch.equal(*(each.flatten().view(torch.uint8) for each in (one, other)))
 
 
 def _cuts(weight: QTensor) -> Callable[[int, torch.Tensor], Cuts | None] | None:

@@ -58,7 +58,6 @@ class _Case(msgspec.Struct, frozen=True):
 
     x: torch.Tensor
     weight: torch.Tensor
-    bias: torch.Tensor | None
     error: torch.Tensor
     product: torch.Tensor
     energy: float
@@ -66,8 +65,29 @@ class _Case(msgspec.Struct, frozen=True):
     group: int
 
 
+def of_bias(compared: Compared) -> list[Kind | None]:
+    """Of each layer whose error is a multiple of its bias, the same for every token, words for that.
+
+    The simplest structure, and told of all layers at once, for a kernel that adds no bias is wrong in hundreds of them.
+    """
+    if compared.bias is None:
+        return [None] * len(compared.error)
+    along = (compared.error.sum(1) * compared.bias).sum(1)
+    norm = compared.bias.square().sum(1) * compared.error.shape[1]
+    energy = torch.linalg.vector_norm(compared.error, dim=(1, 2)).square()
+    factors = along / norm  # NaN, as what follows from it, where there is no bias or an error is not finite
+    columns = torch.stack([factors, along * factors / energy], dim=1).tolist()
+    return [_of_bias(factor) if explained >= _EXPLAINS else None for factor, explained in columns]
+
+
+def _of_bias(factor: float) -> Kind:
+    if abs(factor + 1) < _NEAR:
+        return Kind("constant over tokens, minus the bias: it is not added")
+    return Kind("constant over tokens, a multiple of the bias", f"{factor:+.2f} times")
+
+
 def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compared) -> Kind:
-    """Words for the simplest structure that explains one layer's error, by projecting it on each in turn.
+    """Words for the simplest structure but ``of_bias`` that explains one layer's error, projected on each in turn.
 
     ``x [tokens, inputs]``, ``weight [outputs, inputs]``, one scale for each ``group`` of an output's inputs.
     """
@@ -76,7 +96,7 @@ def describe(x: torch.Tensor, weight: torch.Tensor, group: int, compared: Compar
         return _where_not_finite(finite)
     square = compared.error.square()
     beyond = (square - (_ROUNDINGS * compared.allowed).square()).clamp_min(0)
-    case = _Case(x, weight, compared.bias, compared.error, compared.product, float(square.sum()), beyond, group)
+    case = _Case(x, weight, compared.error, compared.product, float(square.sum()), beyond, group)
     for candidate in _CANDIDATES:
         kind = candidate(case)
         if kind is not None:
@@ -97,18 +117,6 @@ def _where_not_finite(finite: torch.Tensor) -> Kind:
     bad = ~finite
     where = f"{int(bad.any(1).sum())} of {tokens} tokens, {int(bad.any(0).sum())} of {outputs} outputs"
     return Kind("not finite", where)
-
-
-def _bias(case: _Case) -> Kind | None:
-    """A multiple of the bias, the same for every token."""
-    if case.bias is None or not bool(case.bias.any()):
-        return None
-    factor, explained = _project(case, case.bias.expand_as(case.error))
-    if explained < _EXPLAINS:
-        return None
-    if abs(factor + 1) < _NEAR:
-        return Kind("constant over tokens, minus the bias: it is not added")
-    return Kind("constant over tokens, a multiple of the bias", f"{factor:+.2f} times")
 
 
 def _proportional(case: _Case) -> Kind | None:
@@ -220,7 +228,6 @@ def _few(case: _Case, coefficients: int) -> _Case:
     return _Case(
         x=case.x[tokens],
         weight=case.weight[outputs],
-        bias=case.bias[outputs] if case.bias is not None else None,
         error=error,
         product=product,
         energy=float(error.square().sum()),
@@ -254,7 +261,6 @@ def _project(case: _Case, on: torch.Tensor) -> tuple[float, float]:
 
 #: The simplest first.
 _CANDIDATES: tuple[Callable[[_Case], Kind | None], ...] = (
-    _bias,
     _proportional,
     _one_output,
     _one_token,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -35,6 +37,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> HostCopies:
     """As for a GPU, with storages of a CPU."""
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(2))  # which locks nothing
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr("qregress.produce.residence.synchronize", lambda _: None)
     monkeypatch.setattr("qregress.produce.residence._storages", lambda modules, _: _storages(modules, "cpu"))
     return HostCopies("cuda:0")
@@ -51,6 +54,41 @@ def test_what_is_shared_stays(on_cuda: HostCopies) -> None:
     assert len(on_cuda._copies) == 2
     on_cuda.forget_all_but([])
     assert not on_cuda._copies
+
+
+def test_copies_that_were_begun_are_waited_for(on_cuda: HostCopies, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given copies that another thread makes, then what is moved aside waits for them, and makes none again."""
+    made: list[str] = []
+    go, make = threading.Event(), on_cuda._make
+
+    def slowly(storages: list[torch.UntypedStorage]) -> None:
+        go.wait(10)
+        make(storages)
+        made.append(threading.current_thread().name)
+
+    monkeypatch.setattr(on_cuda, "_make", slowly)
+    module = nn.Linear(4, 4)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    on_cuda.begin([module])
+    assert not made
+    go.set()
+    with on_cuda.aside([module], []):
+        assert [name != threading.current_thread().name for name in made] == [True]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_copies_that_were_begun_and_failed(on_cuda: HostCopies, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a host without memory for them, then that is the error of what waits for them, once."""
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(on_cuda, "_make", fail)
+    on_cuda.begin([nn.Linear(4, 4)])
+    with pytest.raises(MemoryError), on_cuda.aside([], []):
+        pass
+    with on_cuda.aside([], []):
+        pass
 
 
 def test_after_an_error_the_device_stays_as_it_was(on_cuda: HostCopies) -> None:
