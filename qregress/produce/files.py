@@ -37,7 +37,8 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     def write(name: str, image: torch.Tensor) -> None:
         to_pil_image(image).save(folder / name, compress_level=_FAST)
 
-    with ThreadPoolExecutor(available_cores()) as threads:  # deflating lets other threads run
+    with ThreadPoolExecutor(available_cores()) as threads:  # deflating and digesting let other threads run
+        images_sha256 = threads.submit(digest, made.images)
         list(threads.map(write, names, made.images))
     tensors = {"latents": made.latents.contiguous(), "finite": made.finite}
     if initial is not None:
@@ -46,7 +47,7 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     return {
         "images": tuple(names),
         "latents_sha256": digest(made.latents),
-        "images_sha256": digest(made.images),
+        "images_sha256": images_sha256.result(),
         "frames": made.frames if made.frames > 1 else UNSET,
     }
 
@@ -54,7 +55,7 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
 def digest(tensor: torch.Tensor) -> str:
     """SHA-256 of a tensor's bytes, hex."""
     flat = tensor.contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(memoryview(flat.numpy())).hexdigest()
 
 
 def load_generated(folder: Path, images: tuple[str, ...]) -> tuple[Generated, torch.Tensor]:

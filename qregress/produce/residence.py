@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from qregress.produce.timing import Spent, synchronize
-from qregress.quantize.coverage import inner_tensors
+from qregress.quantize.coverage import data_of, inner_tensors
 
 #: From so many bytes on huge pages are asked for: touched first in half the time there, and in three times as long at
 #: 2 MiB, which is hardly ever aligned to one.
@@ -176,7 +176,7 @@ def _storages(modules: Iterable[nn.Module], device: str) -> list[torch.UntypedSt
     found: dict[int, torch.UntypedStorage] = {}
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
-            for inner in inner_tensors(tensor.data):
+            for inner in inner_tensors(data_of(tensor)):
                 storage = inner.untyped_storage()
                 if inner.device == torch.device(device) and storage.nbytes():
                     found[storage.data_ptr()] = storage

@@ -51,24 +51,27 @@ def main(arguments: list[str]) -> int:
                 if request.options.device.startswith("cuda"):
                     # Libraries take seconds to import, and the driver a second or two for what they ask of it first.
                     threading.Thread(target=wake, args=(request.options.device,), daemon=True).start()
-                from qregress.produce.bench import Bench
-
-                keep_for_good()
-                bench = Bench(request.cell.pipeline, request.options, emit)
+                bench = _import_bench()(request.cell.pipeline, request.options, emit)
         except Exception as error:  # noqa: BLE001 - see answer
             emit(failed(request, error))
         else:
             emit(answer(bench, request))
 
 
-def keep_for_good() -> None:
-    """Tell the garbage collector that what is there now stays: libraries, and no tensor of a pipeline yet.
+def _import_bench() -> type[Bench]:
+    """The bench, and libraries, with the garbage collector off, and kept out of its sight for good.
 
-    It walks over all that it knows several times in every cell, for memory to be exact: half a second each time. What
-    is kept out of its sight is out of the manifest's too, which looks for original weights among all that Python knows.
+    It walks over all that it knows time and again while four thousand modules are imported, for a second or more, and
+    then several times in every cell, for memory to be exact: half a second each time. What is kept out of its sight is
+    out of the manifest's too, which looks for original weights among all that Python knows: there is none yet.
     """
-    gc.collect()
+    gc.disable()
+    try:
+        from qregress.produce.bench import Bench
+    finally:
+        gc.enable()
     gc.freeze()
+    return Bench
 
 
 def answer(bench: Bench, request: Request) -> End:

@@ -51,7 +51,7 @@ def storages(module: nn.Module, device: str | None = None) -> dict[int, int]:
     """
     found = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        for inner in inner_tensors(_data(tensor)):
+        for inner in inner_tensors(data_of(tensor)):
             if device in (None, inner.device.type):
                 storage = inner.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
@@ -68,11 +68,11 @@ def weighted(component: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tenso
     for name, module in component.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.Tensor):
-            yield name, module, _data(weight)
+            yield name, module, data_of(weight)
 
 
-def _data(tensor: torch.Tensor) -> torch.Tensor:
-    """A subclass stays itself as a parameter, and ``.data`` of some takes as long as a small product."""
+def data_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What a parameter holds; a subclass stays itself as one, and ``.data`` of some takes as long as a small product."""
     return tensor.data if type(tensor) is nn.Parameter else tensor
 
 

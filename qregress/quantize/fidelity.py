@@ -26,8 +26,9 @@ from qregress.record import LayerFidelity
 #: all layers that use it, and the product costs as much as a float32 forward.
 FULL_ROWS, SOME_ROWS = 16384, 256
 #: Layers of one shape are judged together, as a GPU is done with one of them sooner than a host has said what to do:
-#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes three to six times that.
-_TOGETHER = 2**28
+#: those of the shape that has most bytes, whenever all that wait have so many. Judging takes three to six times that,
+#: so it is more where a GPU has memory: of a T5, one or two layers have as many as the least.
+_LEAST, _MOST, _OF_FREE = 2**28, 2**30, 1 / 16
 #: Component and name of each layer that has not been called yet.
 Pending = Callable[[], set[tuple[str, str]]]
 
@@ -52,7 +53,7 @@ def examine(
     ask which layers have not been called yet, to stop early. ``comparing``: entered for what comes between the
     layers of a call.
     """
-    examination = _Examination(components, backend, comparing)
+    examination = _Examination(components, backend, comparing, _together(components.values()))
     names: dict[str, list[str]] = {component: [] for component in components}
     try:
         for component, root in components.items():
@@ -80,7 +81,11 @@ class _Examination:
     """Watches layers, and judges those of one shape together."""
 
     def __init__(
-        self, components: Iterable[str], backend: Backend, comparing: Callable[[], AbstractContextManager[None]]
+        self,
+        components: Iterable[str],
+        backend: Backend,
+        comparing: Callable[[], AbstractContextManager[None]],
+        together: int,
     ) -> None:
         self._found: dict[str, dict[str, LayerFidelity]] = {name: {} for name in components}
         self._backend = backend
@@ -88,6 +93,7 @@ class _Examination:
         self._kinds: set[tuple[Any, ...]] = set()
         self._waiting: dict[tuple[Any, ...], list[tuple[str, Call]]] = {}
         self._held = 0
+        self._together = together
         self._handles: list[RemovableHandle] = []
         self.called: set[tuple[str, str]] = set()
 
@@ -124,7 +130,7 @@ class _Examination:
         self._held += call.nbytes
         if rows == FULL_ROWS:
             self._judge(call.shape)
-        elif self._held >= _TOGETHER:
+        elif self._held >= self._together:
             self._judge(max(self._waiting, key=self._bytes))
 
     def close(self) -> None:
@@ -152,6 +158,16 @@ class _Examination:
             self._found[component][layer.name] = layer
         self._held -= self._bytes(shape)
         del self._waiting[shape]  # only now: what could not be judged is tried again, not lost
+
+
+def _together(components: Iterable[nn.Module]) -> int:
+    """Bytes of layers from which on they are judged."""
+    device = next((each.device for module in components for each in module.parameters() if each.is_cuda), None)
+    if device is None:
+        return _LEAST
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(min(max((free + unused) * _OF_FREE, _LEAST), _MOST))
 
 
 def _comparable(module: nn.Linear | nn.Conv2d, backend: Backend) -> bool:

@@ -175,7 +175,8 @@ def judged(calls: Sequence[Call]) -> list[LayerFidelity]:
         for start in range(0, len(beyond), size):
             part = beyond[start : start + size]
             shown = {index: _Shown(told[index], compared, index, kinds[index]) for index in part}
-            for index, seen in (shown | _again(calls, layers, part, told)).items():
+            doubtful = [index for index in part if kinds[index] != structure.NO_BIAS]
+            for index, seen in (shown | _again(calls, layers, doubtful, told)).items():
                 told[index] = _explained(seen, layers, index)
     return told
 

@@ -27,6 +27,10 @@ class Kind(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+#: What no rounding looks like, in whatever values a kernel has.
+NO_BIAS = Kind("constant over tokens, minus the bias: it is not added")
+
+
 class Compared(msgspec.Struct, frozen=True):
     """Outputs of layers of one shape, all ``[layers, tokens, outputs]`` but ``bias``, ``[layers, outputs]``.
 
@@ -82,7 +86,7 @@ def of_bias(compared: Compared) -> list[Kind | None]:
 
 def _of_bias(factor: float) -> Kind:
     if abs(factor + 1) < _NEAR:
-        return Kind("constant over tokens, minus the bias: it is not added")
+        return NO_BIAS
     return Kind("constant over tokens, a multiple of the bias", f"{factor:+.2f} times")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,7 +282,7 @@ def test_layers_that_are_judged_together_are_told_apart(monkeypatch: pytest.Monk
     _break(model[4], _not_a_number)
     _break(model[6], lambda _, __, output: output * 1.004)  # so little that it is looked at again
     _break(model[7], lambda linear, __, output: output - linear.bias)
-    monkeypatch.setattr(fidelity, "_TOGETHER", together)
+    monkeypatch.setattr(fidelity, "_LEAST", together)
     x = activations(128, torch.float16, 200)
 
     def run(_: Pending) -> None:
@@ -303,6 +304,19 @@ def test_layers_that_are_judged_together_are_told_apart(monkeypatch: pytest.Monk
             expected, rel=1e-3
         )
     assert len({each.error for each in found}) == 8
+
+
+@pytest.mark.parametrize(("free", "together"), [(2**30, 2**28), (2**33, 2**29), (2**36, 2**30)])
+def test_more_is_judged_together_where_a_gpu_has_memory(
+    free: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a GPU's free memory, a quarter of it in torch's cache, then a sixteenth is taken, within bounds."""
+    assert fidelity._together([nn.Linear(2, 2)]) == 2**28
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 3 // 4, 2**40))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: free // 2)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: free // 4)
+    module: Any = SimpleNamespace(parameters=lambda: [SimpleNamespace(is_cuda=True, device="cuda:0")])
+    assert fidelity._together([module]) == together
 
 
 def test_what_comes_between_layers_is_told_from_their_calls() -> None:
