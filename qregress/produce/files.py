@@ -55,7 +55,7 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
 def digest(tensor: torch.Tensor) -> str:
     """SHA-256 of a tensor's bytes, hex."""
     flat = tensor.contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(memoryview(flat.numpy())).hexdigest()
+    return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
 def load_generated(folder: Path, images: tuple[str, ...]) -> tuple[Generated, torch.Tensor]:

@@ -72,7 +72,7 @@ def weighted(component: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tenso
 
 
 def data_of(tensor: torch.Tensor) -> torch.Tensor:
-    """What a parameter holds; a subclass stays itself as one, and ``.data`` of some takes as long as a small product."""
+    """What a parameter holds; a subclass stays itself as one, and ``.data`` of some takes as long as a product."""
     return tensor.data if type(tensor) is nn.Parameter else tensor
 
 
