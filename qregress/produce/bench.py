@@ -163,18 +163,17 @@ class Bench:
             for index, batch in enumerate(batches):
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
-            busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
-        made = join(parts)
-        self._unquantized.keep_reference(workload, made, initial)
-        with self._unquantized.spent.on("files"):
-            kept = files.save_generated(self._out.cell(cell.id), made, initial)
+            made = join(parts)
+            self._unquantized.keep_reference(workload, made, initial)
+            with self._keeping(cell, made, initial) as kept:  # busy time is the device's, whatever the host does
+                busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
         trained = self._unquantized.source.trained
         with self._unquantized.spent.on("scores"):
             scores = scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained)
         return self._record(
             cell,
             start,
-            **kept,
+            **kept.result(),
             asked=self._unquantized.asked(cell, initial),
             repeatable=first.equals(parts[0]),
             memory=account(modules(pipeline), window, self._options.device),
@@ -294,13 +293,15 @@ class Bench:
         return Calls(pipeline, call, self._options.device)
 
     @contextmanager
-    def _keeping(self, cell: Cell, made: Generated) -> Iterator[Future[dict[str, Any]]]:
+    def _keeping(
+        self, cell: Cell, made: Generated, initial: torch.Tensor | None = None
+    ) -> Iterator[Future[dict[str, Any]]]:
         """Write images and latents beside something that is not timed; they are written when that has ended.
 
         What could not be written is an error then; one of that something is in its context.
         """
         with ThreadPoolExecutor(1) as threads:
-            written = threads.submit(files.save_generated, self._out.cell(cell.id), made)
+            written = threads.submit(files.save_generated, self._out.cell(cell.id), made, initial)
             try:
                 yield written
             finally:

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.functional import pil_to_tensor
 
 from qregress.errors import ProduceError
 from qregress.frames import image_names
@@ -34,12 +34,15 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = image_names(len(made.images), "png")
 
-    def write(name: str, image: torch.Tensor) -> None:
-        to_pil_image(image).save(folder / name, compress_level=_FAST)
+    pixels = made.images.permute(0, 2, 3, 1).contiguous().numpy()
 
-    with ThreadPoolExecutor(available_cores()) as threads:  # deflating and digesting let other threads run
+    def write(name: str, image: Any) -> None:
+        Image.fromarray(image).save(folder / name, compress_level=_FAST)
+
+    # Deflating and digesting let other threads run, and so does putting the pixels in order, if it is done by torch.
+    with ThreadPoolExecutor(available_cores()) as threads:
         images_sha256 = threads.submit(digest, made.images)
-        list(threads.map(write, names, made.images))
+        list(threads.map(write, names, pixels))
     tensors = {"latents": made.latents.contiguous(), "finite": made.finite}
     if initial is not None:
         tensors |= {"initial": initial, "trajectory": made.trajectory}

@@ -98,22 +98,23 @@ class HostCopies:
 
     def _copy(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Make those copies that are not there yet."""
-        device = torch.cuda.device(self._device) if self._device.startswith("cuda") else nullcontext()
-        with device:  # each thread has a current one of its own
-            for part in _parts([storage for storage in storages if _key(storage) not in self._copies]):
-                self._make(part)
+        parts = _parts([storage for storage in storages if _key(storage) not in self._copies])
+        with ThreadPoolExecutor(2) as threads:  # one locks pages while the other touches the next ones
+            for _ in threads.map(self._make, parts):
+                pass
 
     def _make(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Copies of some storages, in pages that they share."""
         pages = _pages(sum(map(_room, storages)))
-        pages.zero_()  # by all threads: the first touch of so many pages takes longer than the copy
-        if self._device.startswith("cuda"):
-            _lock(pages, self._device)
+        pages[:: mmap.PAGESIZE].zero_()  # by all threads: the first touch of so many pages takes longer than the copy
         start = 0
-        for storage in storages:
-            host = pages[start : start + storage.nbytes()]
-            self._copies[_key(storage)] = _Copy(storage, host.copy_(_bytes_of(storage), non_blocking=True), pages)
-            start += _room(storage)
+        with torch.cuda.device(self._device) if self._device.startswith("cuda") else nullcontext():  # one a thread
+            if self._device.startswith("cuda"):
+                _lock(pages, self._device)
+            for storage in storages:
+                host = pages[start : start + storage.nbytes()]
+                self._copies[_key(storage)] = _Copy(storage, host.copy_(_bytes_of(storage), non_blocking=True), pages)
+                start += _room(storage)
 
 
 class _Copy(NamedTuple):

@@ -206,9 +206,16 @@ def _losses(calls: Sequence[Call], weight: torch.Tensor) -> list[torch.Tensor]:
     originals = [call.original for call in calls if call.original is not None]
     if not originals:
         return []
-    unquantized = _stack(originals).flatten(2).to(weight.dtype, copy=True)
-    whole = torch.linalg.vector_norm(unquantized, dim=(1, 2), dtype=torch.float64)
-    return [torch.linalg.vector_norm(unquantized.sub_(weight), dim=(1, 2), dtype=torch.float64), whole]
+    unquantized = _stack(originals).flatten(2)
+    return [_norm(unquantized - weight), _norm(unquantized)]
+
+
+def _norm(weight: torch.Tensor) -> torch.Tensor:
+    """``[layers]``, by rows first: in float64, and without a copy in it, which is twice as large as a large weight."""
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    rows = torch.linalg.vector_norm(weight, dim=2, dtype=exact)
+    whole: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return whole
 
 
 def _stacked(calls: Sequence[Call]) -> Layers:

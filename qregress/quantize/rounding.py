@@ -71,13 +71,17 @@ def compared_with_exact(layers: Layers, dtype: torch.dtype, unit: float) -> Comp
     weight = layers.weight.square()
     rounded = weight if layers.rounded is layers.weight else layers.rounded.square()
     if layers.x.dtype == torch.float64:
-        terms = square @ (weight + rounded).mT
+        of_sums = 1.0
         # Where float32 is all that there is, what a sum passes through may be as large as if all terms had one sign.
         partial = (layers.x.abs() @ layers.weight.abs().mT).square() * sums
     else:
         # Float32 has bits to spare: what a sum passes through is as of a random walk, the mean square of its terms.
-        terms = square @ torch.add(rounded, weight, alpha=1 + sums / unit**2).mT
+        of_sums = 1 + sums / unit**2
         partial = None
+    if rounded is weight:  # mostly, and a large weight is walked over once less
+        terms = (square @ weight.mT).mul_(1 + of_sums)
+    else:
+        terms = square @ torch.add(rounded, weight, alpha=of_sums).mT
     terms = terms.add_(_together(layers, rounded)).addcmul_(product, product).addcmul_(expected, expected)
     if layers.cuts is not None:
         terms += _handed_on(layers, layers.cuts)
