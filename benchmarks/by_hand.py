@@ -7,8 +7,8 @@ that loads, quantizes, generates once for memory and warmth, and times its calls
 of it went into loading, quantizing and calls, and what is left over: imports, proofs, scores, files. qregress
 calls the reference beside every cell, warms both up, profiles some calls up to a few steps and looks at layers in one
 more, all of which but the looking is in its calls; a script has its reference once, and one call more than it times.
-While qregress quantizes it copies the weights to the host, which it moves aside later: what that slows quantizing down
-by is in the column of that.
+qregress begins to copy the weights that it moves aside later to the host when it quantizes them: what that slows
+quantizing down by is in the column ``quantize``.
 With ``--folder`` what was made stays there, and is not made again.
 """
 

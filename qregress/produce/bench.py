@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -159,14 +159,15 @@ class Bench:
                 parts.append(self._unquantized.call(pipeline, workload, batch, initial))
 
         samples = []
-        with disturbances(self._options.device) as disturbed:
+        with ExitStack() as later, disturbances(self._options.device) as disturbed:
             for index, batch in enumerate(batches):
                 samples.append(timed(partial(run, batch), self._options.device))
                 self._emit(Progress(cell.id, "images", index + 1, len(batches)))
             made = join(parts)
             self._unquantized.keep_reference(workload, made, initial)
-            with self._keeping(cell, made, initial) as kept:  # busy time is the device's, whatever the host does
-                busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
+            # Beside profiled calls, of which the device's seconds are taken and not the host's.
+            kept = later.enter_context(self._keeping(cell, made, initial))
+            busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
         trained = self._unquantized.source.trained
         with self._unquantized.spent.on("scores"):
             scores = scoring.score_reference(made, workload.prompts, clip=self._options.clip, trained=trained)
@@ -199,7 +200,7 @@ class Bench:
         pristine, trained = self._trained(cell, self._unquantized.load(setting.dtype))
         planned = plans(pristine, setting)
         self._emit(Progress(cell.id, "quantize", 0, 1))
-        # The memory pass moves aside what is replaced.
+        # The memory pass moves aside what is replaced; nothing changes it until then.
         self._host.begin([part for name, part in modules(pristine).items() if name in setting.weights])
         with self._unquantized.spent.on("quantize"):
             changed, quantizing = watch(lambda: quantized(pristine, setting), options.device)

@@ -59,18 +59,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _import_bench() -> type[Bench]:
-    """The bench, and libraries, with the garbage collector off, and kept out of its sight for good.
+    """The bench, and libraries, imported with the garbage collector off and then kept out of its sight for good.
 
-    It walks over all that it knows time and again while four thousand modules are imported, for a second or more, and
-    then several times in every cell, for memory to be exact: half a second each time. What is kept out of its sight is
-    out of the manifest's too, which looks for original weights among all that Python knows: there is none yet.
+    The collector walks over all that it knows time and again while four thousand modules are imported, for a second or
+    more, and then several times in every cell, for memory to be exact: half a second each time. What is kept out of its
+    sight is out of the manifest's too, which looks for original weights among all that Python knows: there is none yet.
     """
+    first = "qregress.produce.bench" not in sys.modules
     gc.disable()
     try:
         from qregress.produce.bench import Bench
     finally:
         gc.enable()
-    gc.freeze()
+    if first:  # else there may be what an attempt that failed has left
+        gc.freeze()
     return Bench
 
 

@@ -28,7 +28,7 @@ FULL_ROWS, SOME_ROWS = 16384, 256
 #: Layers of one shape are judged together, as a GPU is done with one of them sooner than a host has said what to do:
 #: those of the shape that has most bytes, whenever all that wait have so many. Judging takes three to six times that,
 #: so it is more where a GPU has memory: of a T5, one or two layers have as many as the least.
-_LEAST, _MOST, _OF_FREE = 2**28, 2**30, 1 / 16
+_LEAST_BYTES, _MOST_BYTES, _SHARE_OF_FREE = 2**28, 2**30, 1 / 16
 #: Component and name of each layer that has not been called yet.
 Pending = Callable[[], set[tuple[str, str]]]
 
@@ -53,7 +53,7 @@ def examine(
     ask which layers have not been called yet, to stop early. ``comparing``: entered for what comes between the
     layers of a call.
     """
-    examination = _Examination(components, backend, comparing, _together(components.values()))
+    examination = _Examination(components, backend, comparing, _bytes_together(components.values()))
     names: dict[str, list[str]] = {component: [] for component in components}
     try:
         for component, root in components.items():
@@ -160,14 +160,14 @@ class _Examination:
         del self._waiting[shape]  # only now: what could not be judged is tried again, not lost
 
 
-def _together(components: Iterable[nn.Module]) -> int:
+def _bytes_together(components: Iterable[nn.Module]) -> int:
     """Bytes of layers from which on they are judged."""
     device = next((each.device for module in components for each in module.parameters() if each.is_cuda), None)
     if device is None:
-        return _LEAST
+        return _LEAST_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(min(max((free + unused) * _OF_FREE, _LEAST), _MOST))
+    return int(min(max((free + unused) * _SHARE_OF_FREE, _LEAST_BYTES), _MOST_BYTES))
 
 
 def _comparable(module: nn.Linear | nn.Conv2d, backend: Backend) -> bool:

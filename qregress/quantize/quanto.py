@@ -265,12 +265,11 @@ def _is_known(convert: Callable[[QTensor], _Parts], weight: QTensor) -> bool:
     """Whether quanto converts a weight to the same."""
     told = _parts(_as_quantized(weight))
     try:
-        mine = convert(weight)
+        return all(map(_equal, convert(weight), told))
     except torch.OutOfMemoryError:
         raise
     except Exception:  # noqa: BLE001 - another release packs it in another way, in whatever dimensions
         return False
-    return all(map(_equal, mine, told))
 
 
 #: Kind of weight -> whether what it is converted to here is what quanto converts it to.
@@ -283,8 +282,9 @@ def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
         return one is other
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    # Flat, as what has one column may have any stride there, and then counts as contiguous, and has no view in bytes.
-    return torch.equal(*(each.flatten().view(torch.uint8) for each in (one, other)))
+    # Copies, as what has one column may have any stride there, and then counts as contiguous, and has no view in bytes.
+    copies = (each.clone(memory_format=torch.contiguous_format) for each in (one, other))
+    return torch.equal(*(each.flatten().view(torch.uint8) for each in copies))
 
 
 def _cuts(weight: QTensor) -> Callable[[int, torch.Tensor], Cuts | None] | None:

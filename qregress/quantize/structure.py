@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -27,7 +28,6 @@ class Kind(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-#: What no rounding looks like, in whatever values a kernel has.
 NO_BIAS = Kind("constant over tokens, minus the bias: it is not added")
 
 
@@ -79,8 +79,8 @@ def of_bias(compared: Compared) -> list[Kind | None]:
     along = (compared.error.sum(1) * compared.bias).sum(1)
     norm = compared.bias.square().sum(1) * compared.error.shape[1]
     energy = torch.linalg.vector_norm(compared.error, dim=(1, 2)).square()
-    factors = along / norm  # NaN, as what follows from it, where there is no bias or an error is not finite
-    columns = torch.stack([factors, along * factors / energy], dim=1).tolist()
+    factors = torch.where(norm > 0, along / norm, math.nan)  # no bias, or one whose squares are zero, explains nothing
+    columns = torch.stack([factors, along * factors / energy], dim=1).tolist()  # NaN of errors that are not finite
     return [_of_bias(factor) if explained >= _EXPLAINS else None for factor, explained in columns]
 
 

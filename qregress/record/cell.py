@@ -21,9 +21,9 @@ class Record(Data, frozen=True, kw_only=True):
     pipeline in the setting's own dtype. ``calibrated``: from how many prompts, the workload's first with their own
     seeds, scales of activations were taken. ``trained``: what training did to denoisers. ``UNSET``: not asked for.
     ``seconds``: wall time of all of it; ``spent``: of that on ``load``, ``quantize``, ``calls`` of the pipeline,
-    ``proof`` (manifests, and comparing layers in the midst of a call), ``scores``, ``files`` (of quantized
-    cells: waiting for what is written beside the proof) and, on CUDA, moving other weights ``aside`` and starting and
-    reading the ``profiler``.
+    ``proof`` (manifests, and comparing layers in the midst of a call), ``scores``, ``files`` (waiting
+    for what is written beside the proof or, of a reference, beside profiled calls) and, on CUDA, moving other weights
+    ``aside``, or waiting for their copies, and starting and reading the ``profiler``.
     ``source``: of a repository its commit, of random weights their seed.
     """
 

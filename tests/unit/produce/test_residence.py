@@ -38,6 +38,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> HostCopies:
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(2))  # which locks nothing
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda _: None)
     monkeypatch.setattr("qregress.produce.residence.synchronize", lambda _: None)
     monkeypatch.setattr("qregress.produce.residence._storages", lambda modules, _: _storages(modules, "cpu"))
     return HostCopies("cuda:0")
@@ -58,37 +59,44 @@ def test_what_is_shared_stays(on_cuda: HostCopies) -> None:
 
 def test_copies_that_were_begun_are_waited_for(on_cuda: HostCopies, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given copies that another thread makes, then what is moved aside waits for them, and makes none again."""
-    made: list[str] = []
-    go, make = threading.Event(), on_cuda._make
+    made: list[int] = []
+    begun, go, make = threading.Event(), threading.Event(), on_cuda._make
 
     def slowly(storages: list[torch.UntypedStorage]) -> None:
-        go.wait(10)
+        begun.set()
+        assert go.wait(10)
         make(storages)
-        made.append(threading.current_thread().name)
+        made.append(len(storages))
 
     monkeypatch.setattr(on_cuda, "_make", slowly)
     module = nn.Linear(4, 4)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     on_cuda.begin([module])
+    assert begun.wait(10)
     assert not made
-    go.set()
+    threading.Timer(0.1, go.set).start()
     with on_cuda.aside([module], []):
-        assert [name != threading.current_thread().name for name in made] == [True]
+        assert made == [2]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_copies_that_were_begun_and_failed(on_cuda: HostCopies, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a host without memory for them, then that is the error of what waits for them, once."""
+    """Given a host without memory for them, then that is the error of what needs them, and of nothing else."""
+    tried: list[int] = []
 
-    def fail(_: object) -> None:
+    def fail(storages: list[torch.UntypedStorage]) -> None:
+        tried.append(len(storages))
         raise MemoryError
 
     monkeypatch.setattr(on_cuda, "_make", fail)
-    on_cuda.begin([nn.Linear(4, 4)])
-    with pytest.raises(MemoryError), on_cuda.aside([], []):
-        pass
+    module = nn.Linear(4, 4)
+    on_cuda.begin([module])
+    on_cuda.forget_all_but([])
     with on_cuda.aside([], []):
+        assert tried == [2]
+    with pytest.raises(MemoryError), on_cuda.aside([module], []):
         pass
+    assert tried == [2, 2]
 
 
 def test_after_an_error_the_device_stays_as_it_was(on_cuda: HostCopies) -> None:
@@ -155,16 +163,16 @@ def test_pages_are_shared_up_to_a_size(on_cuda: HostCopies, cudart: Cudart, monk
 def test_pages_that_cannot_be_locked(on_cuda: HostCopies, cudart: Cudart, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a system that locks no more pages, then copies serve as they are, and its error is cleared each time."""
     cudart.error = 2
-    kernels: list[str] = []
+    kernels: list[int] = []
 
-    def kernel(*_: object, device: str) -> None:
-        kernels.append(device)
+    def kernel(cycles: int) -> None:
+        kernels.append(cycles)
         raise RuntimeError("CUDA error: out of memory")  # of the call before
 
     module = nn.Linear(1024, 512)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    monkeypatch.setattr(torch, "zeros", kernel)
+    monkeypatch.setattr(torch.cuda, "_sleep", kernel)
     with on_cuda.aside([module], []):
-        assert kernels == ["cuda:0"]
+        assert kernels == [1]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     on_cuda.forget_all_but([])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -30,6 +32,20 @@ class _Bench:
             raise self._error
 
     measure_noise = find_blame = run
+
+
+def test_libraries_are_kept_from_the_collector_once() -> None:
+    """Given a process that imports them, then the collector is on again, and sees what came later."""
+    code = """
+import gc
+from qregress.produce.worker import _import_bench
+for _ in range(2):
+    later = [object()]
+    _import_bench()
+    print(gc.isenabled(), gc.get_freeze_count() > 10_000, any(each is later for each in gc.get_objects()))
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.splitlines() == ["True True False", "True True True"]
 
 
 def ends(error: Exception | None, request: Request) -> End:
