@@ -34,13 +34,12 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = image_names(len(made.images), "png")
 
-    pixels = made.images.permute(0, 2, 3, 1).contiguous().numpy()
+    pixels = made.images.permute(0, 2, 3, 1).contiguous()  # here, as Pillow would keep other threads from running
 
-    def write(name: str, image: Any) -> None:
-        Image.fromarray(image).save(folder / name, compress_level=_FAST)
+    def write(name: str, image: torch.Tensor) -> None:
+        Image.fromarray(image.numpy()).save(folder / name, compress_level=_FAST)
 
-    # Deflating and digesting let other threads run, and so does putting the pixels in order, if it is done by torch.
-    with ThreadPoolExecutor(available_cores()) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:  # deflating and digesting let others run
         images_sha256 = threads.submit(digest, made.images)
         list(threads.map(write, names, pixels))
     tensors = {"latents": made.latents.contiguous(), "finite": made.finite}

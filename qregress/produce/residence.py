@@ -35,8 +35,8 @@ class HostCopies:
         self._device = _numbered(device)
         self._spent = spent or Spent()
         self._copies: dict[int, _Copy] = {}
-        self._threads = ThreadPoolExecutor(1)
-        self._begun: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(2)  # one locks pages while the other touches the next ones
+        self._begun: list[Future[None]] = []
 
     def begin(self, others: Iterable[nn.Module]) -> None:
         """Copy what ``others`` hold while something else is done, which must leave them as they are.
@@ -46,7 +46,7 @@ class HostCopies:
         """
         if self._device.startswith("cuda"):
             self._wait()
-            self._begun = self._threads.submit(self._copy, _storages(others, self._device))
+            self._begun = self._copying(_storages(others, self._device))
 
     @contextmanager
     def aside(self, others: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[None]:
@@ -71,7 +71,9 @@ class HostCopies:
     def empty(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Leave nothing behind some storages, whose bytes are kept."""
         self._wait()
-        self._copy(storages)
+        for copying in self._copying(storages):
+            copying.result()
+        synchronize(self._device)
         for storage in storages:
             storage.resize_(0)
 
@@ -93,16 +95,14 @@ class HostCopies:
 
     def _wait(self) -> None:
         """For what was begun. What it could not copy is tried again when it is needed, and is an error then."""
-        if self._begun is not None:
-            wait([self._begun])
-
-    def _copy(self, storages: Sequence[torch.UntypedStorage]) -> None:
-        """Make those copies that are not there yet."""
-        parts = _parts([storage for storage in storages if _key(storage) not in self._copies])
-        with ThreadPoolExecutor(2) as threads:  # one locks pages while the other touches the next ones
-            for _ in threads.map(self._make, parts):
-                pass
+        begun, self._begun = self._begun, []
+        wait(begun)
         synchronize(self._device)  # pages stay until they are written
+
+    def _copying(self, storages: Sequence[torch.UntypedStorage]) -> list[Future[None]]:
+        """Make those copies that are not there yet."""
+        missing = [storage for storage in storages if _key(storage) not in self._copies]
+        return [self._threads.submit(self._make, part) for part in _parts(missing)]
 
     def _make(self, storages: Sequence[torch.UntypedStorage]) -> None:
         """Copies of some storages, in pages that they share."""
