@@ -66,13 +66,18 @@ def main() -> None:
     print(f"\nOf qregress' rest: {told}; imports and whatever else is in no cell {rests[0] - sum(parts.values()):.1f}.")
     wall = mine["wall"] / (mine["wall"] - rests[0])
     print(f"\nqregress takes {wall:.3f} x what it loads, quantizes and calls.")
-    print(f"Its rest is {rests[0] / rests[1]:.2f} of the processes'.")
+    print(f"Its rest is {rests[0] / rests[1]:.3f} of the processes'.")
+
+
+def _command(options: argparse.Namespace, folder: Path) -> list[str]:
+    """What is run of qregress."""
+    command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
+    return [*command, f"--device={options.device}", *(["-k", options.k] if options.k else [])]
 
 
 def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, float], set[str]]:
     """Seconds of a run and of the parts of its cells, and those cells."""
-    command = [sys.executable, "-m", "qregress", "run", f"--config={options.config}", f"--out={folder / 'out'}"]
-    command += [f"--device={options.device}", *(["-k", options.k] if options.k else [])]
+    command = _command(options, folder)
     kept, asked = folder / "seconds.txt", " ".join(command)
     if kept.exists():
         seconds, _, made_by = kept.read_text(encoding="utf-8").partition("\n")

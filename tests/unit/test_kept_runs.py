@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from msgspec import UnsetType
 
-from benchmarks import false_alarms
+from benchmarks import by_hand, false_alarms
 from qregress import cli, config
 from qregress.judge.verdict import judge
 from qregress.matrix import reference_of
@@ -151,6 +153,39 @@ def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
     """Given the study's kept run, then its page has the tables that are made of it."""
     published.main(str(STUDIES / "runs" / "published-h200.zip"))
     assert capsys.readouterr().out in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
+
+
+def test_the_study_says_what_it_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given kept seconds of the run and of a process for each cell, then its page has what the benchmark prints."""
+    asked = Namespace(config=STUDIES / "published.toml", device="cuda", k="pixart-sigma")
+    first, processes = (STUDIES / "runs" / "by-hand-h200.jsonl").read_text(encoding="utf-8").split("\n", 1)
+    (tmp_path / "processes.jsonl").write_text(processes, encoding="utf-8")
+    command = " ".join(by_hand._command(asked, tmp_path))
+    (tmp_path / "seconds.txt").write_text(f"{json.loads(first)['wall']}\n{command}", encoding="utf-8")
+    with zipfile.ZipFile(STUDIES / "runs" / "published-h200.zip") as archive:
+        archive.extractall(tmp_path / "out", [name for name in archive.namelist() if "/pixart-sigma/" in name])
+    arguments = [f"--config={asked.config}", "--device=cuda", "-k", asked.k, f"--folder={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["by_hand.py", *arguments])
+    by_hand.main()
+    told = capsys.readouterr().out.split("\n\n", 1)[1].strip()
+    assert told in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_says_what_proof_takes() -> None:
+    """Given the study's kept run, then README has the least and the largest share of a cell's time."""
+    shares: dict[str, list[float]] = {"pixart-sigma": [], "sd3": []}
+    with FinishedRun(STUDIES / "runs" / "published-h200.zip") as run:
+        for found in run.run.cells:
+            record = run.record(found.id)
+            assert record is not None
+            assert record.spent
+            if record.pipeline in shares and "proof" in record.spent:
+                shares[record.pipeline].append(100 * record.spent["proof"] / record.seconds)
+    pixart, sd3 = (f"{min(each):.0f} to {max(each):.0f} %" for each in shares.values())
+    page = " ".join((STUDIES.parent / "README.md").read_text(encoding="utf-8").split())
+    assert f"on an H200 {pixart} of a full-size PixArt-Sigma's, and {sd3} of Stable Diffusion 3's" in page
 
 
 @pytest.mark.parametrize("table", published.PUBLISHED)
