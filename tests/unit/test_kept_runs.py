@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from msgspec import UnsetType
+from msgspec.structs import replace
 
 from benchmarks import by_hand, false_alarms
 from qregress import cli, config
@@ -30,6 +32,8 @@ KEPT = {
     "cuda-h200.zip": ("cuda.toml", "all", "pass"),
     "published-h200.zip": ("published.toml", "study", "pass"),
 }
+#: Seconds of ``benchmarks/by_hand.py`` -> archive with the run's records.
+TIMED = {"by-hand-h200.jsonl": "published-h200.zip", "by-hand-h200-slow-host.jsonl": "published-h200-slow-host.zip"}
 #: What Marlin's fault looks like.
 BIAS = "constant over tokens, minus the bias: it is not added"
 
@@ -155,16 +159,17 @@ def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", TIMED)
 def test_the_study_says_what_it_took(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given kept seconds of the run and of a process for each cell, then its page has what the benchmark prints."""
     asked = Namespace(config=STUDIES / "published.toml", device="cuda", k="pixart-sigma")
-    first, processes = (STUDIES / "runs" / "by-hand-h200.jsonl").read_text(encoding="utf-8").split("\n", 1)
+    first, processes = (STUDIES / "runs" / name).read_text(encoding="utf-8").split("\n", 1)
     (tmp_path / "processes.jsonl").write_text(processes, encoding="utf-8")
     command = " ".join(by_hand._command(asked, tmp_path))
     (tmp_path / "seconds.txt").write_text(f"{json.loads(first)['wall']}\n{command}", encoding="utf-8")
-    with zipfile.ZipFile(STUDIES / "runs" / "published-h200.zip") as archive:
+    with zipfile.ZipFile(STUDIES / "runs" / TIMED[name]) as archive:
         archive.extractall(tmp_path / "out", [name for name in archive.namelist() if "/pixart-sigma/" in name])
     arguments = [f"--config={asked.config}", "--device=cuda", "-k", asked.k, f"--folder={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["by_hand.py", *arguments])
@@ -173,19 +178,40 @@ def test_the_study_says_what_it_took(
     assert told in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
 
 
+def test_memory_is_the_same_in_two_runs() -> None:
+    """Given both kept runs of the study, then each cell took the same bytes and made the same latents and images."""
+    pairs = 0
+    with (
+        FinishedRun(STUDIES / "runs" / "published-h200.zip") as one,
+        FinishedRun(STUDIES / "runs" / "published-h200-slow-host.zip") as other,
+    ):
+        for found in other.run.cells:
+            mine, theirs = one.record(found.id), other.record(found.id)
+            assert mine is not None
+            assert theirs is not None
+            assert mine.memory is not None
+            assert theirs.memory is not None
+            # Not what the allocator has reserved besides, which depends on what was run before.
+            assert replace(mine.memory, reserved_bytes=None) == replace(theirs.memory, reserved_bytes=None), found.id
+            assert (mine.latents_sha256, mine.images_sha256) == (theirs.latents_sha256, theirs.images_sha256), found.id
+            pairs += 1
+    assert pairs == 20  # the other run was ended after those
+
+
 def test_the_readme_says_what_proof_takes() -> None:
-    """Given the study's kept run, then README has the least and the largest share of a cell's time."""
-    shares: dict[str, list[float]] = {"pixart-sigma": [], "sd3": []}
-    with FinishedRun(STUDIES / "runs" / "published-h200.zip") as run:
+    """Given the newer run of the study, then README has the least and the largest share of a cell's time."""
+    shares: defaultdict[str, list[int]] = defaultdict(list)
+    with FinishedRun(STUDIES / "runs" / "published-h200-slow-host.zip") as run:
         for found in run.run.cells:
             record = run.record(found.id)
             assert record is not None
             assert record.spent
-            if record.pipeline in shares and "proof" in record.spent:
-                shares[record.pipeline].append(100 * record.spent["proof"] / record.seconds)
-    pixart, sd3 = (f"{min(each):.0f} to {max(each):.0f} %" for each in shares.values())
+            if "proof" in record.spent:
+                shares[record.pipeline].append(round(100 * record.spent["proof"] / record.seconds))
+    told = {name: " to ".join(str(share) for share in sorted({min(each), max(each)})) for name, each in shares.items()}
     page = " ".join((STUDIES.parent / "README.md").read_text(encoding="utf-8").split())
-    assert f"on an H200 {pixart} of a full-size PixArt-Sigma's, and {sd3} of Stable Diffusion 3's" in page
+    assert f"on an H200 {told['pixart-sigma']} % of a full-size PixArt-Sigma's, {told['aura-flow']} % of Aura" in page
+    assert f"{told['sd3']} % of Stable Diffusion 3's in float8" in page
 
 
 @pytest.mark.parametrize("table", published.PUBLISHED)
