@@ -68,7 +68,7 @@ BESIDE = {
 }
 _TITLES = (
     *("cell", "published GiB", "GiB", "difference", "published s", "s", "difference"),
-    *("published, x ref", "x ref", "difference", "busy, x ref"),
+    *("published, x ref", "x ref", "difference", "busy, x ref", "step, x ref", "host-bound"),
 )
 
 
@@ -95,6 +95,8 @@ def main(path: str) -> None:
                 for line in _bytes(row, found[row.cell]):
                     print(line)
             for line in _kernels(present, found, references):
+                print(line)
+            for line in _steadiness(present, found):
                 print(line)
         print("\n## What the study says of the order of things\n")
         for line in _order(found):
@@ -131,15 +133,23 @@ def _line(row: Row, record: Record | None, reference: float) -> str:
     first, shown, change = _beside(published, found.value if found is not None else None, ".2f")
     if found is not None:
         shown += f" [{found.low:.2f}, {found.high:.2f}]"
-    busy = timing.busy_ratio if timing is not None else None
     cells = [
         row.cell,
         *_beside(row.memory or None, static, ".3f"),
         *_beside(row.seconds or None, seconds, ".3f"),
         *(first, shown, change),
-        _number(busy, ".2f"),
+        *_by_device(timing),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _by_device(timing: Timing | None) -> tuple[str, str, str]:
+    """Its busy time and that of a denoising step beside the reference's, and its share of waiting for the host."""
+    if timing is None:
+        return ("-",) * 3
+    stages, other = timing.stages, timing.reference_stages
+    step = stages.step_s / other.step_s if stages and other else None
+    return _number(timing.busy_ratio, ".2f"), _number(step, ".2f"), _number(timing.host_bound, ".0%")
 
 
 def _beside(published: float | None, measured: float | None, form: str) -> tuple[str, str, str]:
@@ -214,6 +224,18 @@ def _kernels(rows: list[Row], found: dict[str, Record], references: dict[str, Ro
         if lines
         else []
     )
+
+
+def _steadiness(rows: list[Row], found: dict[str, Record]) -> list[str]:
+    """By how much the device's busy time of one and the same thing differs, of references beside all their cells."""
+    lines = []
+    for cell in (row.cell for row in rows if "/reference/" in row.cell):
+        timings = _beside_references(found, cell)
+        calls = [call for each in timings for call in (each.reference_busy_s or each.busy_s or ())]
+        if calls:
+            told = f"{min(calls):.3f} to {max(calls):.3f} s in {_part(timings[0])}, {_spread(calls):.1%} apart"
+            lines.append(f"\n`{cell}`, in {len(calls)} profiled calls, keeps the device busy for {told}.")
+    return lines
 
 
 #: How far a latency ratio may be from the published one before a row counts as one that disagrees.
