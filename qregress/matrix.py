@@ -152,6 +152,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this is the unquantized setting that the others are compared with."""
         return self.name == REFERENCE
 
+    def unable(self, device: str) -> str | None:
+        """Why it cannot be run on a device, whatever is installed, in one line; ``None`` where it can."""
+        if self.offload != "none" and not device.startswith("cuda"):
+            return f"offload = '{self.offload}' moves weights between a CUDA device and the host, and this is {device}"
+        return None
+
     @property
     def speaks_of_roles(self) -> bool:
         """Whether what it means depends on the pipeline."""

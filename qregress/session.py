@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -84,6 +84,15 @@ class Session:
     def opened(self) -> bool:
         """Whether a cell of this run has started, in whichever process, and the folder is still this run's."""
         return self.folder.belongs_to(self._run_id)
+
+    def completing(self) -> AbstractContextManager[bool]:
+        """Whether the folder is still this run's, for what is done at its end; it stays so meanwhile."""
+        return self.folder.held_by(self._run_id)
+
+    def result(self, cell_id: str) -> CellResult | None:
+        """A judged cell, of this process or of another one of this run; ``None`` where it has no verdict."""
+        known = self._judged.get(cell_id)
+        return known if known is not None or not self.opened else self.folder.result(cell_id)
 
     def _open(self) -> None:
         """Take the folder with the first cell: a run that ends before it leaves the results of the last one.

@@ -13,6 +13,7 @@ from qregress._version import __version__
 from qregress.cli import accept, compare, doctor, init, judge, orphans, run, zoo
 from qregress.errors import ConfigError, QregressError
 
+_INTERRUPTED = 2
 _USAGE_ERROR = 4
 _UNKNOWN = "unrecognized arguments: "
 
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QregressError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return _USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
     except BrokenPipeError:
         # What reads the output has seen enough (``| head``); Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

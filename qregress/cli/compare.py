@@ -40,6 +40,7 @@ def act(options: argparse.Namespace) -> int:
         cells = common.chosen([*ids, *(cell for cell in mine if cell not in ids)], options)
         changes: list[Change] = []
         results: list[CellResult] = []
+        failed: list[CellResult] = []
         told: list[str] = []
         lost = 0
         for cell in cells:
@@ -51,13 +52,17 @@ def act(options: argparse.Namespace) -> int:
             if one.status != "ran" or two.status != "ran":
                 told.append(f"{cell}: {one.status} -> {two.status}")
                 lost += one.status == "ran" and two.status == "not-run"
-                if two.status != "ran":
-                    results.append(judge(two, None, {}))
+                if two.status == "crashed" != one.status:
+                    failed.append(judge(two, None, {}))
                 continue
             change, result = _compared(before, one, after, two)
             changes.append(change)
             results.append(result)
-    failed = [result for result in results if result.verdict in {"fail", "crashed"}]
+            known = _failing(judge(one, before.record(reference_of(one.id)), {})) & _failing(result)
+            if _failing(result) - known:
+                failed.append(result)
+            elif known:
+                told.append(f"{cell}: fails in both, which is not worse: {', '.join(sorted(known))}")
     for result in failed:
         print(f"{result.id}: {terminal.failure(result, Path(options.after))}\n")
     print(baselines.changes(changes, **common.look()), end="")
@@ -71,7 +76,14 @@ def act(options: argparse.Namespace) -> int:
     )
     gone = f", {lost} without a verdict any more" if lost else ""
     print(f"{len(changes)} cells compared: {same} with the same images to the bit, {len(failed)} worse{gone}")
-    return 1 if lost else terminal.exit_code(results, {}, require=False)
+    if lost or failed:
+        return 1
+    return terminal.exit_code(results, {}, require=False) if not results else 0
+
+
+def _failing(result: CellResult) -> set[str]:
+    """Its checks that fail."""
+    return {check.name for check in result.checks if check.verdict == "fail"}
 
 
 def _compared(before: FinishedRun, one: Record, after: FinishedRun, two: Record) -> tuple[Change, CellResult]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from qregress.cli import common
-from qregress.config import Config
+from qregress.config import EVERYTHING, Config
 from qregress.errors import ConfigError
 from qregress.judge.verdict import judge
 from qregress.matrix import REFERENCE, reference_of
@@ -46,7 +46,7 @@ def act(options: argparse.Namespace) -> int:
         cells = common.chosen((result.id for result in run.run.cells), options)
         foreign = [cell for cell in cells if cell not in known]
         results = [_judged(run, cell, config, store) for cell in cells if cell in known]
-        lost = set() if narrowed else known - {*cells, *run.run.not_run}
+        lost = set() if narrowed else _selected(config, run.run.selection) - {*cells, *run.run.not_run}
         missing = dict.fromkeys(sorted(lost), "the run has no verdict of it")
         judged = msgspec.structs.replace(run.run, cells=tuple(results), not_run=run.run.not_run | missing)
     if options.json:
@@ -62,7 +62,15 @@ def act(options: argparse.Namespace) -> int:
         print("the run is incomplete: it was interrupted, or is still under way")
     for cell in foreign:
         print(f"{cell}: not judged: no cell of {config.path.name} has this id")
+    if foreign and options.require:
+        return 1
     return terminal.exit_code(results, judged.not_run, require=options.require)
+
+
+def _selected(config: Config, selection: str) -> set[str]:
+    """What the run was to have of today's cells; all, where no selection has that name any more."""
+    known = selection == EVERYTHING or selection in config.selections
+    return set(config.selection(selection if known else EVERYTHING)[1])
 
 
 def _judged(run: FinishedRun, cell: str, config: Config, store: Store) -> CellResult:

@@ -25,9 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hand it on to qregress."""
+    """Hand it on to qregress, which may be told one of several devices."""
     if config.getoption("--gpu"):
-        config.option.qregress_device = "cuda"
+        device = config.option.qregress_device or "cuda"
+        if not device.startswith("cuda"):
+            raise pytest.UsageError(f"--gpu contradicts --qregress-device={device}")
+        config.option.qregress_device = device
 '''
 
 

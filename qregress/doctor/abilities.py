@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -12,13 +12,16 @@ from qregress.errors import typed_line
 from qregress.quantize import BACKENDS, extensions, load_backend, missing, weight_types
 
 _FIRST = "quanto"
+_ACTIVATIONS = " activations"
+_NONE: Mapping[tuple[str, str], frozenset[str] | set[str]] = {}
 _MARLIN = 8  # compute capability from which quanto multiplies float8 in its CUDA extension
 
 
 class Ability(msgspec.Struct, frozen=True):
     """What a backend can do on a device.
 
-    ``lacks``: weight type -> why not; ``cause``: the fact that explains all; ``how``: what to do about it.
+    ``lacks``: weight type, or type ``of_activations`` -> why not; ``cause``: the fact that explains all; ``how``: what
+    to do about it.
     """
 
     backend: str
@@ -33,18 +36,29 @@ class Ability(msgspec.Struct, frozen=True):
         return f"{self.backend} on {self.device.name}"
 
 
-def abilities(devices: list[Device], named: Collection[str] = ()) -> list[Ability]:
+def of_activations(kind: str) -> str:
+    """What a type of activations is called beside types of weights."""
+    return f"{kind}{_ACTIVATIONS}"
+
+
+def abilities(
+    devices: list[Device], named: Mapping[tuple[str, str], frozenset[str] | set[str]] = _NONE
+) -> list[Ability]:
     """Backends that settings name, and quanto, on each device; of several CUDA devices of one model, the first.
 
-    Others are not imported: each brings a library of its own.
+    Others are not imported: each brings a library of its own. ``named``: see ``facts``.
     """
     models = {(device.kind, device.model): device for device in reversed(devices)}
     chosen = [device for device in devices if device in models.values()]
-    backends = [backend for backend in BACKENDS if backend == _FIRST or backend in named]
-    return [_ability(backend, device) for device in chosen for backend in backends]
+    backends = [name for name in BACKENDS if name == _FIRST or any(name == backend for backend, _ in named)]
+    return [
+        _ability(backend, device, named.get((backend, device.kind), frozenset()))
+        for device in chosen
+        for backend in backends
+    ]
 
 
-def _ability(backend: str, device: Device) -> Ability:
+def _ability(backend: str, device: Device, named: frozenset[str] | set[str]) -> Ability:
     absent = missing(backend)
     if absent is not None:
         told, _, how = absent.partition(": ")
@@ -53,13 +67,17 @@ def _ability(backend: str, device: Device) -> Ability:
     compiled = extension.weights if extension is not None else frozenset()
     if not _has_marlin(device):
         compiled -= {"float8"}
-    tried = {kind: _try(backend, kind, device.name) for kind in weight_types(backend) if kind not in compiled}
+    tried = {kind: _try(backend, device.name, [kind]) for kind in weight_types(backend) if kind not in compiled}
     lacks = {kind: why for kind, why in tried.items() if why is not None}
     if lacks.keys() == tried.keys():
         lacks = dict.fromkeys(weight_types(backend), next(iter(lacks.values())))
         how = f"python -c 'import {BACKENDS[backend].module}' shows the whole error"
         return Ability(backend, device, lacks, how=how)
     tool = extensions.lacking(extension) if extension is not None else None
+    for each in sorted(named.difference(weight_types(backend))):
+        why = _try(backend, device.name, [], [each.removesuffix(_ACTIVATIONS)])
+        if why is not None:
+            lacks[each] = why
     if extension is not None and tool is not None:
         lacks |= dict.fromkeys(sorted(compiled), f"no {tool.name} to build optimum-quanto's {extension.name} with")
     return Ability(backend, device, lacks, tool.name if tool is not None else "")
@@ -71,18 +89,18 @@ def _has_marlin(device: Device) -> bool:
     return device.kind == "cuda" and torch.cuda.get_device_capability(device.name)[0] >= _MARLIN
 
 
-def _try(backend: str, weights: str, device: str) -> str | None:
+def _try(backend: str, device: str, weights: list[str], activations: Sequence[str] = ()) -> str | None:
     """Import a backend and quantize a small layer; what went wrong, in one line."""
     try:
-        return load_backend(backend).prepare([weights], device, lambda _: None)
+        return load_backend(backend).prepare(weights, device, lambda _: None, activations)
     except Exception as error:  # noqa: BLE001 - libraries that do not fit each other raise anything
         return typed_line(error)
 
 
-def facts(found: list[Ability], named: dict[tuple[str, str], set[str]]) -> tuple[Fact, ...]:
+def facts(found: list[Ability], named: Mapping[tuple[str, str], frozenset[str] | set[str]]) -> tuple[Fact, ...]:
     """A fact for each, and for backends that no setting names.
 
-    ``named``: backend and kind of device -> the weight types that the configuration asks for.
+    ``named``: backend and kind of device -> the types of weights and activations that the configuration asks for.
     """
     tried = {ability.backend for ability in found}
     others = [backend for backend in BACKENDS if backend not in tried]
@@ -100,7 +118,7 @@ def _untried(backend: str) -> Fact:
     return Fact(name=backend, state="absent", detail=detail, how=how)
 
 
-def _fact(ability: Ability, named: set[str]) -> Fact:
+def _fact(ability: Ability, named: frozenset[str] | set[str]) -> Fact:
     runs = ", ".join(kind for kind in weight_types(ability.backend) if kind not in ability.lacks) or "nothing"
     reasons: dict[str, list[str]] = {}
     for kind, reason in ability.lacks.items():

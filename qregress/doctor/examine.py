@@ -62,7 +62,7 @@ def _look(loaded: Config | QregressError) -> tuple[Cells, tuple[Section, ...]]:
         kinds = list(dict.fromkeys(device.kind for device in machine))
         quanto = {kind: types for (backend, kind), types in asked.weights.items() if backend == "quanto"}
         sections.append(Section("compilers", compilers.compilers(quanto, kinds)))
-        found = abilities.abilities(machine, {backend for backend, _ in asked.weights})
+        found = abilities.abilities(machine, asked.weights)
         sections.append(Section("weight types", abilities.facts(found, asked.weights)))
         scored = config.metrics if config is not None else None
         sections.append(Section("metric weights", weights.weights(scored, cache)))

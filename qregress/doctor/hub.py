@@ -1,4 +1,4 @@
-"""The cache of the Hugging Face hub: where, how big, what is in it. The hub itself is never asked."""
+"""The cache of the Hugging Face hub: where, how big, what is in it. The hub itself is not asked here."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 
 from qregress.config import EVERYTHING, Config, embedded_path
-from qregress.doctor.abilities import Ability
+from qregress.doctor.abilities import Ability, of_activations
 from qregress.doctor.facts import Cells, Fact
 from qregress.matrix import DEVICES, Cell
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What a configuration asks for. ``weights``: backend and kind of device -> weight types."""
+    """What a configuration asks for. ``weights``: backend and kind of device -> types of weights and activations."""
 
     weights: dict[tuple[str, str], set[str]] = {}
     cuda_only: bool = False
@@ -25,7 +25,8 @@ def needs(config: Config) -> Needs:
     weights: dict[tuple[str, str], set[str]] = {}
     for cell in config.cells():
         for kind in cell.pipeline.devices:
-            weights.setdefault((cell.setting.backend, kind), set()).update(cell.setting.weights.values())
+            asked = (*cell.setting.weights.values(), *_activations(cell))
+            weights.setdefault((cell.setting.backend, kind), set()).update(asked)
     return Needs(weights, cuda_only=all(set(pipeline.devices) == {"cuda"} for pipeline in config.pipelines))
 
 
@@ -90,10 +91,19 @@ def _not_here(cells: Cells) -> list[Fact]:
 
 
 def _why_not(cell: Cell, kind: str, abilities: list[Ability]) -> str | None:
-    """Why a cell cannot run on a kind of device that is here: the first of its weight types that cannot."""
+    """Why a cell cannot run on a kind of device that is here: the first of the types that it asks for that cannot."""
+    unable = cell.setting.unable(kind)
+    if unable is not None:
+        return unable
     lacks = next(each.lacks for each in abilities if each.device.kind == kind and each.backend == cell.setting.backend)
-    kind_of = next((weights for weights in sorted(set(cell.setting.weights.values())) if weights in lacks), None)
-    return None if kind_of is None else f"{kind_of}: {lacks[kind_of]}"
+    asked = [*sorted(set(cell.setting.weights.values())), *_activations(cell)]
+    lacking = next((each for each in asked if each in lacks), None)
+    return None if lacking is None else f"{lacking}: {lacks[lacking]}"
+
+
+def _activations(cell: Cell) -> list[str]:
+    """Types of activations, as abilities name them."""
+    return sorted({of_activations(kind) for kind in cell.setting.activations.values()})
 
 
 def _why_nowhere(cell: Cell, abilities: list[Ability], present: set[str]) -> str | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qregress.errors import Refused, StoreError
+from qregress.errors import QregressError
 from qregress.matrix import Cell
 from qregress.plugin import FIXTURE
 from qregress.record import CellResult
@@ -40,7 +40,7 @@ class CellHandle:
         __tracebackhide__ = True
         try:
             result = self._session.verdict(self.cell)
-        except (Refused, StoreError) as error:  # a baseline that was damaged while cells ran, too
+        except QregressError as error:  # a baseline that was damaged while cells ran, too
             pytest.fail(str(error), pytrace=False)
         told = {
             FIXTURE: result.id,

@@ -72,6 +72,10 @@ class PytestSession:
         #: Tests of cells that only the selection keeps from running.
         self._outside = 0
         self._chosen: set[str] = set()
+        #: A cell has been judged: there is a folder to be completed.
+        self._began = False
+        #: What became of the run's results, where they are gone.
+        self._lost = ""
         self._writer = RunWriter(
             self._session.folder, list(self._cells), commit=commit(config.rootpath), selection=self._selection
         )
@@ -229,9 +233,12 @@ class PytestSession:
 
     def take(self, cell_id: str) -> None:
         """A cell's test has ended, here or in a worker process."""
-        result = self._session.folder.result(cell_id) if self._session.opened else None
+        self._began = True
+        result = self._session.result(cell_id)
         if result is not None:
             self._writer.add(result)
+            if self._session.opened:
+                self._writer.write(complete=False)
             self._screen.on_result(result)
 
     def merge(self, told: dict[str, Any]) -> None:
@@ -246,28 +253,42 @@ class PytestSession:
         told = {"chosen": sorted(self._chosen), "not_run": self._writer.not_run}
         if hasattr(self._config, "workerinput") or self._option("collectonly"):
             return told
-        judged = {result.id for result in self._writer.results}
-        opened = self._session.opened
-        for cell_id in self._chosen - judged:
-            begun = opened and self._session.folder.was_started(cell_id)
-            self._writer.skip(cell_id, "interrupted before it had a verdict" if begun else "the run ended before it")
-        if opened:
-            ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-            complete = ended and self._chosen <= judged
-            # Under -x the exit status is that of a run that went through.
-            stopped = not ended or (not complete and bool(session.shouldfail or session.shouldstop))
-            if stopped:
-                self._writer.take_back(f"NOT accepted, as the run ended early; to accept it: {self._accept_it}")
-            self._writer.write(complete=complete)
-            self._keep_baselines(complete=complete)
-            if complete and self._is_full():
-                self._keeping.look_for_orphans(self._cells)
-            if self._keeping.orphans and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        if self.require and self._writer.not_run and green:
+        with self._session.completing() as ours:
+            judged = {result.id for result in self._writer.results}
+            for cell_id in self._chosen - judged:
+                begun = ours and self._session.folder.was_started(cell_id)
+                self._writer.skip(
+                    cell_id, "interrupted before it had a verdict" if begun else "the run ended before it"
+                )
+            if ours:
+                self._complete(session, judged)
+            elif self._began:
+                self._lose()
+        unwell = bool(self._lost) or bool(self._keeping.orphans) or (self.require and bool(self._writer.not_run))
+        if unwell and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return told
+
+    def _complete(self, session: pytest.Session, judged: set[str]) -> None:
+        """Write ``run.json`` and baselines, and look for orphans."""
+        ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        complete = ended and self._chosen <= judged
+        # Under -x the exit status is that of a run that went through.
+        stopped = not ended or (not complete and bool(session.shouldfail or session.shouldstop))
+        if stopped:
+            self._writer.take_back(f"NOT accepted, as the run ended early; to accept it: {self._accept_it}")
+        self._writer.write(complete=complete)
+        self._keep_baselines(complete=complete)
+        if complete and self._is_full():
+            self._keeping.look_for_orphans(self._cells)
+
+    def _lose(self) -> None:
+        """Another run has emptied the folder between this one's last cell and its end."""
+        self._lost = (
+            f"{self.root}: another run took over this folder before this one had ended, whose records and images are "
+            "gone; give each run its own with --qregress-out"
+        )
+        self._writer.take_back("NOT accepted, as another run has taken over the folder of its images")
 
     def _is_full(self) -> bool:
         """Whether every cell of the selection was run, or is another device's."""
@@ -294,7 +315,7 @@ class PytestSession:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to report: most pytest runs have nothing to do with cells."""
-        return self._session.opened or bool(self._writer.not_run) or self._outside > 0
+        return self._session.opened or bool(self._lost) or bool(self._writer.not_run) or self._outside > 0
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """The table and the counts, under pytest's own summary."""
@@ -306,14 +327,15 @@ class PytestSession:
 
     def report(self, width: int, *, color: bool) -> str:
         """The table, the counts and the path of the results."""
-        written = self._session.folder.run_json if self._session.opened else None
+        written = self._session.folder.run_json if self._session.opened and not self._lost else None
         text = terminal.summary(self._writer.results, self._writer.not_run, written, width=width, color=color)
         outside = len(self._cells.keys() - self._selected)
         if outside:
             runs = "qregress run --all, or --qregress-select=all for pytest, runs them"
             which = "1 more cell is" if outside == 1 else f"{outside} more cells are"
             text += f"{which} not in the selection '{self._selection}': {runs}\n"
-        return text + self._keeping.report(width, color=color)
+        text += self._keeping.report(width, color=color)
+        return f"{text}{self._lost}\n" if self._lost else text
 
     def failures(self) -> list[str]:
         """What failed, at length."""

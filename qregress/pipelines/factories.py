@@ -16,6 +16,7 @@ from typing import Any
 from qregress import registry
 from qregress.errors import ConfigError, FactoryError, nearest, typed_line
 from qregress.matrix import DEVICES, NAME, Factory, Pipeline
+from qregress.pipelines import testpaths
 from qregress.pipelines.folder import Source
 
 #: Entry points of installed packages, ``module:function`` each.
@@ -102,10 +103,8 @@ def import_conftest(folder: Path) -> None:
 def of_folder(folder: Path) -> tuple[Pipeline, ...]:
     """Those that a run in this folder would have; nothing stays registered. Raises as ``registered`` does."""
     with registry.scope():
-        import_conftest(folder)
-        # As in tests/, which pytest reads where it is in testpaths.
-        for path in sorted(folder.glob("[!.]*/conftest.py")):
-            import_conftest(path.parent)
+        for each in testpaths.folders(folder):
+            import_conftest(each)
         return registered()
 
 

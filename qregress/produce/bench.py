@@ -25,7 +25,7 @@ from qregress.produce.blame import blame
 from qregress.produce.calibration import calibrate
 from qregress.produce.determinism import settle
 from qregress.produce.disturbance import disturbances
-from qregress.produce.execution import copied, is_placed, place, unable
+from qregress.produce.execution import copied, is_placed, place
 from qregress.produce.fingerprint import fingerprint
 from qregress.produce.generate import Generated, OnStep, call_arguments, join
 from qregress.produce.latency import Calls, latency_pass
@@ -329,7 +329,7 @@ class Bench:
 
     def _lacks(self, setting: Setting) -> str | None:
         """Why this machine cannot run a setting, in one line; what its backend compiles is built here."""
-        lacks = missing(setting.backend) or unable(setting, self._options.device)
+        lacks = missing(setting.backend) or setting.unable(self._options.device)
         if lacks is not None:
             return lacks
         backend = load_backend(setting.backend)

@@ -13,13 +13,6 @@ from qregress.matrix import Setting
 from qregress.produce.variant import denoisers, modules
 
 
-def unable(setting: Setting, device: str) -> str | None:
-    """Why a setting cannot be run on a device, in one line; ``None`` where it can."""
-    if setting.offload != "none" and not device.startswith("cuda"):
-        return f"offload = '{setting.offload}' moves weights between a CUDA device and the host, and this is {device}"
-    return None
-
-
 def is_placed(setting: Setting) -> bool:
     """Whether ``place`` does anything."""
     return setting.compile or setting.offload != "none"

@@ -24,7 +24,7 @@ Kind = Literal["new", "changed", "failing", "same"]
 KINDS: tuple[Kind, ...] = ("new", "changed", "failing", "same")
 
 #: Never accepted away: what these say is wrong whatever was accepted. Only a waiver lets them pass.
-BINDING = ("quality.sanity", "coverage.manifest")
+BINDING = ("quality.sanity", "coverage.manifest", "kernel.fidelity", "roundtrip.images", "roundtrip.disk")
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):

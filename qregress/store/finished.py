@@ -78,6 +78,8 @@ class FinishedRun:
             raise ConfigError(f"{self.path}: {name} is the record of {found.id!r}")
         if not _is_whole(found):
             raise ConfigError(f"{self.path}: {name}: not what qregress wrote: its lists are not of one length")
+        if not _took_something(found):
+            raise ConfigError(f"{self.path}: {name}: not what qregress wrote: seconds or bytes that are not above zero")
         return found
 
     def image(self, cell: str, name: str) -> bytes:
@@ -182,6 +184,16 @@ def _is_whole(record: Record) -> bool:
     if timing is not None:
         pairs.append((timing.samples_s, timing.reference_s))
     return all(len(one) == len(other) for one, other in pairs if other)
+
+
+def _took_something(record: Record) -> bool:
+    """Whether what others are divided by, or it by them, is above zero."""
+    memory, timing = record.memory, record.timing
+    found: list[float] = [memory.static_bytes] if memory is not None else []
+    if timing is not None:
+        seconds = (timing.samples_s, timing.reference_s, timing.busy_s, timing.reference_busy_s)
+        found += [second for each in seconds for second in each or ()]
+    return all(each > 0 for each in found)
 
 
 def _png_problem(data: bytes) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from qregress import machine, pipelines
+from qregress.errors import SchemaError, one_line
 from qregress.matrix import REFERENCE, Cell, Setting, canonical
 from qregress.pipelines.digest import source_sha256
 from qregress.pipelines.folder import Described
@@ -61,13 +62,15 @@ class Earlier:
     def drop(self, cell: Cell, why: str) -> None:
         """A cell does not stand for another reason. What is run for it in this run is not cleared again."""
         if self._why_not.get(cell.id) is None:
-            self._why_not[cell.id] = why if self._folder.record(cell.id) is not None else ""
+            self._why_not[cell.id] = why if self._folder.has_record(cell.id) else ""
             self._folder.clear(cell.id)
 
     def _look(self, cell: Cell) -> str | None:
         if cell.id not in self._why_not:
-            record = self._folder.record(cell.id)
-            why = why_not(record, cell, self._device)
+            try:
+                why = why_not(self._folder.record(cell.id), cell, self._device)
+            except (msgspec.MsgspecError, UnicodeDecodeError, SchemaError) as error:
+                why = f"its record cannot be read: {one_line(error)}"
             self._why_not[cell.id] = None
             if why is not None:
                 self.drop(cell, why)
@@ -88,7 +91,8 @@ def why_not(record: Record | None, cell: Cell, device: str) -> str | None:
         changed = sorted(name for name in {*now, *there.packages} if now.get(name) != there.packages.get(name))
         return f"another version of {', '.join(changed)}"
     name = machine.device_name(device)
-    if not name or there.device != device or there.device_name.partition(" (")[0] != name:
+    # A CPU's is followed by the instruction set that torch uses; a name may have parentheses of its own.
+    if not name or there.device != device or name not in {there.device_name, there.device_name.rpartition(" (")[0]}:
         return f"it ran on {there.device_name}, this is {name or 'a device without a name'}"
     if cell.pipeline.factory is not None:
         return "what a registered function returns is known only when it has been called"

@@ -17,6 +17,7 @@ from qregress.store.atomic import locked, write_atomic
 _MARK = ".qregress-run"
 _PROBE = ".qregress-probe-"
 _STARTED = ".started"
+_RECORD = "record.json"
 _RESULT = "result.json"
 _HINT = "; choose another folder with --qregress-out"
 
@@ -40,18 +41,22 @@ class RunFolder:
         with self._explained():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.root.parent):
-                mark = self.root / _MARK
                 if self.belongs_to(run_id):
                     return
                 self.root.mkdir(exist_ok=True)
-                for path in self._judged() if keep else {*self.root.iterdir()} - {mark}:  # a kill leaves a run's folder
-                    if path.is_dir() and not path.is_symlink():
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink()
-                mark.write_text(run_id, encoding="utf-8")
-                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
-                self.write_run(Run(started=now()))
+                with locked(self.root):  # not while another run completes what it has there
+                    self._empty(run_id, keep=keep)
+
+    def _empty(self, run_id: str, *, keep: bool) -> None:
+        mark = self.root / _MARK
+        for path in self._judged() if keep else {*self.root.iterdir()} - {mark}:  # a kill leaves a run's folder
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        mark.write_text(run_id, encoding="utf-8")
+        (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+        self.write_run(Run(started=now()))
 
     def _judged(self) -> list[Path]:
         """What says of cells that they were judged, or begun."""
@@ -61,6 +66,15 @@ class RunFolder:
         """Whether that run has started here, and no other one since."""
         mark = self.root / _MARK
         return mark.exists() and mark.read_text(encoding="utf-8") == run_id
+
+    @contextlib.contextmanager
+    def held_by(self, run_id: str) -> Iterator[bool]:
+        """Whether it is that run's, with whose folder no other run starts until this has ended."""
+        if not self.belongs_to(run_id):
+            yield False
+            return
+        with locked(self.root):
+            yield self.belongs_to(run_id)
 
     def check(self) -> None:
         """Whether ``start`` can work; leaves everything as it is. Raises ``ConfigError`` with one line."""
@@ -89,11 +103,15 @@ class RunFolder:
 
     def record(self, cell_id: str) -> Record | None:
         """The record of one cell, ``None`` where there is none."""
-        return _maybe(self.cell(cell_id) / "record.json", Record)
+        return _maybe(self.cell(cell_id) / _RECORD, Record)
+
+    def has_record(self, cell_id: str) -> bool:
+        """Whether there is one, if it can be read or not."""
+        return (self.cell(cell_id) / _RECORD).exists()
 
     def write_record(self, record: Record) -> None:
         """Keep a record."""
-        write_atomic(self.cell(record.id) / "record.json", encode(record))
+        write_atomic(self.cell(record.id) / _RECORD, encode(record))
 
     def result(self, cell_id: str) -> CellResult | None:
         """The judged cell, ``None`` where there is none."""

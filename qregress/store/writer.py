@@ -44,7 +44,6 @@ class RunWriter:
     def add(self, result: CellResult) -> None:
         """Take one more judged cell."""
         self._results[result.id] = result
-        self.write(complete=False)
 
     def take_back(self, note: str, but: Collection[str] = ()) -> None:
         """What was marked has not become a baseline after all, ``but`` some cells."""

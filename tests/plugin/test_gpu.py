@@ -20,6 +20,16 @@ def test_gpu_without_cuda(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
     assert not (project.path / ".qregress").exists()
 
 
+def test_a_device_of_several(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given ``--gpu`` beside a device, then that CUDA device is meant, and another kind is a contradiction."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    project.pytester.makeconftest(_CONFTEST)
+    message = usage_error(project.run_apart("--gpu", "--qregress-device=cuda:1"))
+    assert message.startswith("cuda:1 was asked for, but torch sees no CUDA device")
+    message = usage_error(project.run_apart("--gpu", "--qregress-device=cpu"))
+    assert message == "--gpu contradicts --qregress-device=cpu"
+
+
 def test_without_gpu(project: Project) -> None:
     """Given the same conftest without the option, then the cells for a CPU are collected."""
     project.pytester.makeconftest(_CONFTEST)

@@ -32,6 +32,31 @@ def test_interrupted(kept: Project) -> None:
     assert kept.baselines() == [REFERENCE]
 
 
+def test_another_run_takes_over_the_folder(kept: Project) -> None:
+    """Given a run that starts there between the last cell and the end, then this one fails, and says what it lost."""
+    kept.pytester.makepyfile(
+        test_other="""
+        from pathlib import Path
+        from qregress.store.run import RunFolder
+        def test_other():
+            RunFolder(Path(".qregress") / "latest").start("other")
+        """
+    )
+    result = kept.run(EVERY, REASON, "test_matrix.py", "test_other.py")
+    assert result.ret == FAILED
+    result.assert_outcomes(passed=4)
+    out = kept.path / ".qregress" / "latest"
+    result.stdout.fnmatch_lines(
+        [
+            "*3 pass*",
+            f"{out}: another run took over this folder before this one had ended, whose records and images are gone; *",
+        ]
+    )
+    result.stdout.fnmatch_lines(["*NOT accepted, as another run has taken over the folder of its images"])
+    assert kept.results().cells == ()
+    assert not (kept.path / "baselines").exists()
+
+
 @WAYS
 def test_exit_first(way: str, kept: Project) -> None:
     """Given ``-x`` and a cell that crashes, then the run ended early: nothing is written, and that is said."""

@@ -110,3 +110,14 @@ def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:
     assert (cli.main(["--version"]), capfd.readouterr().out) == (0, f"qregress {__version__}\n")
     assert cli.main(["run", "--help"]) == 0
     assert "--device DEVICE" in capfd.readouterr().out
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Given Ctrl-C in a verb, then a word and exit code 2, as of pytest."""
+
+    def act(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.doctor, "act", act)
+    assert cli.main(["doctor"]) == 2
+    assert capfd.readouterr() == ("", "interrupted\n")

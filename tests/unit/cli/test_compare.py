@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.making import make_layer
 from tests.store_making import (
     files,
     finished_record,
@@ -72,6 +73,18 @@ def test_a_cell_that_was_not_run(runs: Path, verb: Verb) -> None:
     assert "without a verdict" not in out
 
 
+def test_what_fails_in_both(runs: Path, verb: Verb) -> None:
+    """Given a kernel that was wrong before, then that is told and not worse; what fails in the second run alone is."""
+    broken = {"transformer": (make_layer(excess=3.0, error=0.1, where="everywhere", kind="not shaped"),)}
+    rewrite(runs / "equal", FIRST, fidelity=broken)
+    code, out, _ = verb("compare", "first", "equal")
+    assert (code, out.splitlines()[-1][-7:]) == (1, "1 worse")
+    rewrite(runs / "first", FIRST, fidelity=broken)
+    code, out, _ = verb("compare", "first", "equal")
+    assert (code, out.splitlines()[-1][-7:]) == (0, "0 worse")
+    assert f"{FIRST}: fails in both, which is not worse: kernel.fidelity" in out.splitlines()
+
+
 def test_crashes(runs: Path, verb: Verb) -> None:
     """Given a cell that crashes in the second run, then it is worse; one that crashed in the first alone is not."""
     rewrite(runs / "equal", FIRST, status="crashed", message="out of memory")
@@ -81,6 +94,9 @@ def test_crashes(runs: Path, verb: Verb) -> None:
     code, out, _ = verb("compare", "equal", "first")
     assert code == 0
     assert f"{FIRST}: crashed -> ran" in out.splitlines()
+    code, out, _ = verb("compare", "equal", "equal")
+    assert code == 0
+    assert f"{FIRST}: crashed -> crashed" in out.splitlines()
 
 
 def test_what_cannot_be_compared(runs: Path, verb: Verb) -> None:

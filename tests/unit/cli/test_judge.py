@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from qregress.record import Run, read
+from qregress.record import Run, encode, read
 from qregress.store.baselines import MARK
 from tests.store_making import CLASS, files, finished_record, matrix_ids, pack, rewrite, write_matrix, write_run
 
@@ -105,6 +106,30 @@ def test_a_missing_mark(runs: Path, verb: Verb) -> None:
     code, _, err = verb("judge", "later")
     assert code == 4
     assert err.startswith(f"ERROR: {runs / 'baselines' / MARK}: is missing, and ")
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_cell_that_is_no_longer_asked_for(runs: Path, verb: Verb) -> None:
+    """Given a run with a cell that today's configuration does not know, then --require does not pass over it."""
+    verb("accept", "first", "--reason=x")
+    write_matrix(runs, 1)
+    code, out, _ = verb("judge", "equal")
+    assert (code, out.splitlines()[-1]) == (0, f"{SECOND}: not judged: no cell of qregress.toml has this id")
+    assert verb("judge", "equal", "--require")[0] == 1
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_run_of_a_selection(runs: Path, verb: Verb) -> None:
+    """Given a run of a selection, then --require asks for its cells; for all where there is no such selection now."""
+    verb("accept", "first", "--reason=x")
+    path = runs / "equal" / "run.json"
+    run = read(path, Run)
+    kept = tuple(result for result in run.cells if result.id != SECOND)
+    path.write_bytes(encode(msgspec.structs.replace(run, cells=kept, selection="quick")))
+    assert verb("judge", "equal", "--require")[0] == 1
+    write_matrix(runs, 2, more='[selections]\nquick = ["pixart/s00/*", "pixart/reference/*"]\n')
+    code, out, _ = verb("judge", "equal", "--require")
+    assert (code, out.splitlines()[-1]) == (0, "2 pass")
 
 
 @pytest.mark.parametrize("name", ["qregress.toml", "qregress.toml/x"])

@@ -72,6 +72,25 @@ def test_another_device_can(loaded: Config) -> None:
     assert [fact.state for fact in facts] == ["ok", "missing", "ok"]
 
 
+def test_what_no_weight_type_says(tmp_path: Path) -> None:
+    """Given settings that a CPU cannot run for their offload or activations, then their cells are not counted."""
+    text = _CONFIG.replace(
+        '[settings.int4]\nweights = { transformer = "int4" }\n',
+        '[settings.moved]\nweights = { transformer = "int8" }\noffload = "model"\n'
+        '[settings.active]\nbackend = "torchao"\nweights = { transformer = "float8" }\n'
+        'activations = { transformer = "float8" }\n',
+    )
+    loaded = config.load(write_project(tmp_path, text))
+    asked = needs(loaded).weights
+    assert asked["torchao", "cpu"] == {"float8", "float8 activations"}
+    found = abilities.abilities([_CPU], asked)
+    cells, _ = examine(loaded, found)
+    reasons = list(cells.not_here)
+    assert any(reason.startswith("offload = 'model' moves weights between a CUDA device") for reason in reasons)
+    assert any(reason.startswith("float8 activations: ") for reason in reasons)
+    assert cells.here == 2  # of pipeline "both", the reference and int8
+
+
 def test_abilities_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given this machine, then int8 and float8 are tried on its CPU; a backend that cannot be imported runs nothing."""
     found, _ = devices.devices(cuda_only=False)

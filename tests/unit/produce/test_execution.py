@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from qregress.matrix import Offload, Setting, Workload
 from qregress.pipelines import load
 from qregress.produce.calibration import calibrate
-from qregress.produce.execution import copied, is_placed, own_components, place, unable
+from qregress.produce.execution import copied, is_placed, own_components, place
 from qregress.produce.variant import assemble
 
 
@@ -24,15 +24,15 @@ def pristine() -> DiffusionPipeline:
 def test_offload_needs_cuda(offload: Offload) -> None:
     """Given a CPU, then there is nothing to move weights to, and one line says so; on CUDA there is."""
     setting = Setting(name="s", weights={"transformer": "int8"}, offload=offload)
-    assert unable(setting, "cpu") is not None
-    assert unable(setting, "cuda:0") is None
+    assert setting.unable("cpu") is not None
+    assert setting.unable("cuda:0") is None
     assert is_placed(setting)
 
 
 def test_nothing_to_place() -> None:
     """Given a plain setting, then it runs anywhere as it is."""
     setting = Setting(name="s", weights={"transformer": "int8"})
-    assert (unable(setting, "cpu"), is_placed(setting)) == (None, False)
+    assert (setting.unable("cpu"), is_placed(setting)) == (None, False)
 
 
 @pytest.mark.parametrize(

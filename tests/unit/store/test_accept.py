@@ -12,11 +12,12 @@ import pytest
 
 from qregress.errors import ConfigError, StoreError
 from qregress.judge.waivers import Waiver
-from qregress.record import Coverage, ModuleCoverage, Problem, Scores, Timing
+from qregress.record import Coverage, ModuleCoverage, Problem, Roundtrip, Scores, Timing
 from qregress.store.accept import KINDS, Acceptance, Kind, Reason, accept
 from qregress.store.baseline import ACCEPTED, BASELINE, seal
 from qregress.store.baselines import Key, Store
 from qregress.store.finished import FinishedRun
+from tests.making import make_layer
 from tests.store_making import (
     CLASS,
     REASON,
@@ -100,6 +101,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "not quantized": (
         {"coverage": {"transformer": Coverage(modules=(MODULE,), asked="int8")}},
         "coverage.manifest fails, which no baseline changes (transformer: 1 of 1 modules are float16 instead of int8",
+    ),
+    "a wrong kernel": (
+        {"fidelity": {"transformer": (make_layer(excess=3.0, error=0.1, where="everywhere", kind="not shaped"),)}},
+        "kernel.fidelity fails, which no baseline changes (transformer: ",
+    ),
+    "another image": (
+        {"roundtrip": Roundtrip(disk_bytes=8, components={}, equal=False, latents=(0.5,), dtype="float16")},
+        "roundtrip.images fails, which no baseline changes (",
     ),
     "not repeatable": ({"reference_repeatable": False}, "its reference did not repeat itself within the run"),
     "without device": ({"fingerprint": None}, "its record does not say on which kind of device"),

@@ -17,8 +17,10 @@ import pytest
 
 from qregress import cli
 from qregress.errors import ConfigError
+from qregress.record import Timing
 from qregress.store import finished
 from qregress.store.finished import FinishedRun
+from tests.making import make_memory
 from tests.store_making import files, matrix_ids, pack, png, rewrite, write_matrix
 
 REFERENCE, FIRST, SECOND = matrix_ids(2)
@@ -338,3 +340,19 @@ def test_verbs_end_with_one_line(
         assert len(err.splitlines()) == 1
         assert err.startswith(f"ERROR: {archive}: ")
     assert set(files(tmp_path)) == before
+
+
+@pytest.mark.parametrize("change", ["seconds", "reference", "busy", "bytes"])
+def test_nothing_takes_no_time_or_memory(change: str, run: Path) -> None:
+    """Given a record whose seconds or bytes are zero, by which others are divided, then it is refused."""
+    timings = {
+        "seconds": Timing(samples_s=(1.0, 0.0), reference_s=(1.0, 1.0)),
+        "reference": Timing(samples_s=(1.0,), reference_s=(0.0,)),
+        "busy": Timing(samples_s=(1.0,), reference_s=(1.0,), busy_s=(0.0,), reference_busy_s=(1.0,)),
+    }
+    if change in timings:
+        rewrite(run, FIRST, timing=timings[change])
+    else:
+        rewrite(run, FIRST, memory=make_memory(0))
+    says = "not what qregress wrote: seconds or bytes that are not above zero"
+    assert complaint(run) == f"cells/{FIRST}/record.json: {says}"

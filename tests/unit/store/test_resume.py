@@ -50,6 +50,8 @@ def test_nothing_is_said_of_what_was_not_there(tmp_path: Path) -> None:
         ("NVIDIA H100 PCIe", "NVIDIA H100", False),
         ("NVIDIA GeForce RTX 3080 Ti", "NVIDIA GeForce RTX 3080", False),
         ("NVIDIA H100", "", False),
+        ("Intel Xeon Processor (Skylake, IBRS) (AVX512)", "Intel Xeon Processor (Skylake, IBRS)", True),
+        ("Intel Xeon Processor (Skylake, IBRS) (AVX512)", "Intel Xeon Processor", False),
     ],
 )
 def test_another_gpu(there: str, here: str, *, stands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +73,25 @@ def test_an_upgrade_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "versions", lambda _: now)
     why = why_not(make_acceptable(fingerprint=fingerprint), make_cell(), fingerprint.device)
     assert why == "another version of nvidia-driver, torchao"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "its record cannot be read: Input data was truncated"),
+        ('{"schema": 99}', "its record cannot be read: "),
+        ('{"schema": 2}', "its record cannot be read: "),
+    ],
+)
+def test_a_record_that_cannot_be_read(text: str, says: str, tmp_path: Path) -> None:
+    """Given what a power failure or another version has left, then that cell is run again, and the reason is told."""
+    folder, cell = RunFolder(tmp_path), make_cell()
+    folder.write_record(make_acceptable(reference_of(cell).id))
+    path = folder.cell(cell.id) / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    earlier = Earlier(folder, "cpu")
+    earlier._why_not[reference_of(cell).id] = None  # it stands
+    assert earlier.standing(cell) is None
+    assert str(earlier.why_not(cell)).startswith(says)
+    assert not path.exists()

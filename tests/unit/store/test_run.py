@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_belongs_to_the_last_run(tmp_path: Path) -> None:
         pass
     with pytest.raises(Refused, match="another run has taken over this folder"), first.owned():
         pass
+
+
+def test_no_run_starts_where_one_is_being_completed(tmp_path: Path) -> None:
+    """Given a run that completes what it has in a folder, then another one starts there only when that has ended."""
+    first, second = RunFolder(tmp_path / "out"), RunFolder(tmp_path / "out")
+    first.start("one")
+    with ThreadPoolExecutor(1) as threads:
+        with first.held_by("one") as ours:
+            started = threads.submit(second.start, "two")
+            assert ours
+            assert wait([started], timeout=0.2).not_done
+            assert first.belongs_to("one")
+        started.result(timeout=10)
+    with first.held_by("one") as ours:
+        assert not ours
 
 
 def test_a_cell_is_started_once_in_a_run(tmp_path: Path) -> None:
