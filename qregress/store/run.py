@@ -41,22 +41,18 @@ class RunFolder:
         with self._explained():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.root.parent):
+                mark = self.root / _MARK
                 if self.belongs_to(run_id):
                     return
                 self.root.mkdir(exist_ok=True)
-                with locked(self.root):  # not while another run completes what it has there
-                    self._empty(run_id, keep=keep)
-
-    def _empty(self, run_id: str, *, keep: bool) -> None:
-        mark = self.root / _MARK
-        for path in self._judged() if keep else {*self.root.iterdir()} - {mark}:  # a kill leaves a run's folder
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        mark.write_text(run_id, encoding="utf-8")
-        (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
-        self.write_run(Run(started=now()))
+                for path in self._judged() if keep else {*self.root.iterdir()} - {mark}:  # a kill leaves a run's folder
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+                mark.write_text(run_id, encoding="utf-8")
+                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+                self.write_run(Run(started=now()))
 
     def _judged(self) -> list[Path]:
         """What says of cells that they were judged, or begun."""
@@ -69,11 +65,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held_by(self, run_id: str) -> Iterator[bool]:
-        """Whether it is that run's, with whose folder no other run starts until this has ended."""
+        """Whether it is that run's, in whose folder no other run starts until this has ended.
+
+        By the lock of ``start``: that of ``owned`` may be held by a cell that is still measured, as after ``-x``.
+        """
         if not self.belongs_to(run_id):
             yield False
             return
-        with locked(self.root):
+        with locked(self.root.parent):
             yield self.belongs_to(run_id)
 
     def check(self) -> None:
