@@ -14,7 +14,7 @@ from qregress.units import format_bytes, format_seconds
 
 _STYLES = {"pass": "green", "fail": "red", "crashed": "red", "waived": "yellow", "void": "yellow", "not-run": "yellow"}
 _NONE = "-"
-_NOTHING = 5
+NOTHING = 5
 #: Verdicts that ``--qregress-require`` turns into failures: nothing was shown to be right.
 UNDECIDED = ("void", "not-run", "new")
 _LOG_LINES = 20
@@ -159,7 +159,7 @@ def remarks(results: list[CellResult], run: Path | None = None) -> list[str]:
 def exit_code(results: list[CellResult], not_run: dict[str, str], *, require: bool) -> int:
     """Pytest's exit codes for cells that were judged outside of it."""
     if not results:
-        return _NOTHING
+        return NOTHING
     undecided = not_run or any(check.verdict in UNDECIDED for result in results for check in result.checks)
     failed = any(result.verdict in {"fail", "crashed"} for result in results)
     return 1 if failed or (require and undecided) else 0

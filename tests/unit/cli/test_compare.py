@@ -82,7 +82,11 @@ def test_what_fails_in_both(runs: Path, verb: Verb) -> None:
     rewrite(runs / "first", FIRST, fidelity=broken)
     code, out, _ = verb("compare", "first", "equal")
     assert (code, out.splitlines()[-1][-7:]) == (0, "0 worse")
-    assert f"{FIRST}: fails in both, which is not worse: kernel.fidelity" in out.splitlines()
+    assert f"{FIRST}: fails alike in both: kernel.fidelity" in out.splitlines()
+    worse = {"transformer": (make_layer(excess=4.0, error=0.2, where="everywhere", kind="not shaped"),)}
+    rewrite(runs / "equal", FIRST, fidelity=worse)
+    code, out, _ = verb("compare", "first", "equal")
+    assert (code, out.splitlines()[-1][-7:]) == (1, "1 worse")
 
 
 def test_crashes(runs: Path, verb: Verb) -> None:
