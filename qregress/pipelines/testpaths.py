@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import shlex
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: pytest's configuration, the first that there is: a file -> where in it.
-_INI = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
+#: pytest's configuration, the first of these that there is.
 _ORDER = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
@@ -26,29 +24,19 @@ def folders(root: Path) -> tuple[Path, ...]:
 
 def _testpaths(root: Path) -> list[str]:
     """As written; nothing where a file cannot be read, which pytest itself has a line for."""
-    for name in _ORDER:
+    for path in (root / name for name in _ORDER):
+        if not path.is_file():
+            continue
+        # Private, and what says which of these files are pytest's; here, as most verbs need nothing of pytest.
+        from _pytest.config.exceptions import UsageError
+        from _pytest.config.findpaths import load_config_dict_from_file
+
         try:
-            table = _table(root / name)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, configparser.Error):
+            table: Mapping[str, Any] | None = load_config_dict_from_file(path)
+        except UsageError:
             return []
         if table is not None:
             asked = table.get("testpaths", [])
+            asked = getattr(asked, "value", asked)  # since pytest 9
             return shlex.split(asked) if isinstance(asked, str) else [str(each) for each in asked]
     return []
-
-
-def _table(path: Path) -> dict[str, Any] | None:
-    """What a file says to pytest; ``None`` where it says nothing."""
-    if not path.is_file():
-        return None
-    if path.suffix == ".toml":
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-        if path.name.endswith("pytest.toml"):
-            return dict(read.get("pytest", {}))
-        tool = read.get("tool", {}).get("pytest")
-        return None if tool is None else dict(tool.get("ini_options", tool))
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read_string(path.read_text(encoding="utf-8"))
-    if parser.has_section(_INI[path.name]):
-        return dict(parser[_INI[path.name]])
-    return {} if path.name.endswith("pytest.ini") else None

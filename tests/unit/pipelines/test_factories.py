@@ -249,27 +249,6 @@ def test_conftests_of_a_folder(tmp_path: Path) -> None:
     assert (found.name, found.source) == ("from_tests", "factory:from_tests")
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("pytest.ini", "[pytest]\ntestpaths = tests/gpu elsewhere\n"),
-        ("tox.ini", "[tox]\n[pytest]\ntestpaths =\n    tests/g*\n"),
-        ("setup.cfg", "[tool:pytest]\ntestpaths = tests/gpu\n"),
-        ("pyproject.toml", '[tool.pytest.ini_options]\ntestpaths = ["tests/gpu"]\n'),
-        ("pytest.toml", '[pytest]\ntestpaths = ["tests/gpu/test_it.py"]\n'),
-    ],
-)
-def test_conftests_in_testpaths(name: str, text: str, tmp_path: Path) -> None:
-    """Given factories in a folder that pytest's configuration names, then a verb knows them, and no others."""
-    for folder in ("tests/gpu", "tests/cpu"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "conftest.py").write_text(HEAD + PLAIN.replace("mine", folder.replace("/", "_")))
-    (tmp_path / "tests/gpu/test_it.py").write_text("")
-    assert factories.of_folder(tmp_path) == ()
-    (tmp_path / name).write_text(text)
-    assert [pipeline.name for pipeline in factories.of_folder(tmp_path)] == ["tests_gpu"]
-
-
 def test_a_conftest_of_tests_that_cannot_be_imported(tmp_path: Path) -> None:
     """Given a tests/conftest.py with a mistake, then one line names it."""
     (tmp_path / "tests").mkdir()
