@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -13,8 +14,11 @@ from qregress.quantize import BACKENDS, extensions, load_backend, missing, weigh
 
 _FIRST = "quanto"
 _ACTIVATIONS = " activations"
-_NONE: Mapping[tuple[str, str], frozenset[str] | set[str]] = {}
 _MARLIN = 8  # compute capability from which quanto multiplies float8 in its CUDA extension
+
+#: Backend and kind of device -> types of weights and activations that a configuration asks for.
+Named = Mapping[tuple[str, str], AbstractSet[str]]
+_NONE: Named = {}
 
 
 class Ability(msgspec.Struct, frozen=True):
@@ -41,12 +45,10 @@ def of_activations(kind: str) -> str:
     return f"{kind}{_ACTIVATIONS}"
 
 
-def abilities(
-    devices: list[Device], named: Mapping[tuple[str, str], frozenset[str] | set[str]] = _NONE
-) -> list[Ability]:
+def abilities(devices: list[Device], named: Named = _NONE) -> list[Ability]:
     """Backends that settings name, and quanto, on each device; of several CUDA devices of one model, the first.
 
-    Others are not imported: each brings a library of its own. ``named``: see ``facts``.
+    Others are not imported: each brings a library of its own.
     """
     models = {(device.kind, device.model): device for device in reversed(devices)}
     chosen = [device for device in devices if device in models.values()]
@@ -58,7 +60,7 @@ def abilities(
     ]
 
 
-def _ability(backend: str, device: Device, named: frozenset[str] | set[str]) -> Ability:
+def _ability(backend: str, device: Device, named: AbstractSet[str]) -> Ability:
     absent = missing(backend)
     if absent is not None:
         told, _, how = absent.partition(": ")
@@ -74,7 +76,7 @@ def _ability(backend: str, device: Device, named: frozenset[str] | set[str]) -> 
         how = f"python -c 'import {BACKENDS[backend].module}' shows the whole error"
         return Ability(backend, device, lacks, how=how)
     tool = extensions.lacking(extension) if extension is not None else None
-    for each in sorted(named.difference(weight_types(backend))):
+    for each in sorted(named - {*weight_types(backend)}):
         why = _try(backend, device.name, [], [each.removesuffix(_ACTIVATIONS)])
         if why is not None:
             lacks[each] = why
@@ -97,11 +99,8 @@ def _try(backend: str, device: str, weights: list[str], activations: Sequence[st
         return typed_line(error)
 
 
-def facts(found: list[Ability], named: Mapping[tuple[str, str], frozenset[str] | set[str]]) -> tuple[Fact, ...]:
-    """A fact for each, and for backends that no setting names.
-
-    ``named``: backend and kind of device -> the types of weights and activations that the configuration asks for.
-    """
+def facts(found: list[Ability], named: Named) -> tuple[Fact, ...]:
+    """A fact for each, and for backends that no setting names."""
     tried = {ability.backend for ability in found}
     others = [backend for backend in BACKENDS if backend not in tried]
     return (
@@ -118,7 +117,7 @@ def _untried(backend: str) -> Fact:
     return Fact(name=backend, state="absent", detail=detail, how=how)
 
 
-def _fact(ability: Ability, named: frozenset[str] | set[str]) -> Fact:
+def _fact(ability: Ability, named: AbstractSet[str]) -> Fact:
     runs = ", ".join(kind for kind in weight_types(ability.backend) if kind not in ability.lacks) or "nothing"
     reasons: dict[str, list[str]] = {}
     for kind, reason in ability.lacks.items():
