@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -166,7 +165,7 @@ class Bench:
             made = join(parts)
             self._unquantized.keep_reference(workload, made, initial)
             # Beside profiled calls, of which the device's seconds are taken and not the host's.
-            kept = later.enter_context(self._keeping(cell, made, initial))
+            kept = later.enter_context(files.keeping(self._out.cell(cell.id), made, initial, self._unquantized.spent))
             busy = device_busy(calls.beginning(batches[0]), self._options.device, self._unquantized.spent)
         trained = self._unquantized.source.trained
         with self._unquantized.spent.on("scores"):
@@ -238,7 +237,7 @@ class Bench:
             lambda done, total: self._emit(Progress(cell.id, "latency pairs", done, total)),
             self._unquantized.spent,
         )
-        with self._keeping(cell, passed.made) as kept:
+        with files.keeping(self._out.cell(cell.id), passed.made, None, self._unquantized.spent) as kept:
             memory = account(modules(pipeline), window, options.device, loading)
             self._emit(Progress(cell.id, "coverage and kernels", 0, 1))
             proof = proof if proof is not None else proven()
@@ -298,22 +297,6 @@ class Bench:
             return self._unquantized.call(pipeline, workload, batch, initial, on_step)
 
         return Calls(pipeline, call, self._options.device)
-
-    @contextmanager
-    def _keeping(
-        self, cell: Cell, made: Generated, initial: torch.Tensor | None = None
-    ) -> Iterator[Future[dict[str, Any]]]:
-        """Write images and latents beside something that is not timed; they are written when that has ended.
-
-        What could not be written is an error then; one of that something is in its context.
-        """
-        with ThreadPoolExecutor(1) as threads:
-            written = threads.submit(files.save_generated, self._out.cell(cell.id), made, initial)
-            try:
-                yield written
-            finally:
-                with self._unquantized.spent.on("files"):
-                    written.result()
 
     def _score(self, cell: Cell, made: Generated, reference: Generated) -> Scores:
         options = self._options

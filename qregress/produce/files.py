@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from qregress.errors import ProduceError
 from qregress.frames import image_names
 from qregress.produce.determinism import available_cores
 from qregress.produce.generate import Generated
+from qregress.produce.timing import Spent
 from qregress.store.atomic import write_atomic
 
 _TENSORS = "latents.safetensors"
@@ -52,6 +55,23 @@ def save_generated(folder: Path, made: Generated, initial: torch.Tensor | None =
         "images_sha256": images_sha256.result(),
         "frames": made.frames if made.frames > 1 else UNSET,
     }
+
+
+@contextmanager
+def keeping(
+    folder: Path, made: Generated, initial: torch.Tensor | None, spent: Spent
+) -> Iterator[Future[dict[str, Any]]]:
+    """See ``save_generated``, beside something that is not timed; it is written when that has ended.
+
+    What could not be written is an error then; one of that something is in its context.
+    """
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(save_generated, folder, made, initial)
+        try:
+            yield written
+        finally:
+            with spent.on("files"):
+                written.result()
 
 
 def digest(tensor: torch.Tensor) -> str:

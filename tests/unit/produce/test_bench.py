@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import PNDMScheduler
 
-from qregress.matrix import Cell, Pipeline, Setting, Workload
+from qregress.matrix import Pipeline, Workload
 from qregress.produce.bench import Bench
 from qregress.produce.generate import Generated
 from qregress.produce.protocol import Options
@@ -52,25 +51,3 @@ def test_a_scheduler_that_cannot_take_so_few_steps(tmp_path: Path) -> None:
         loaded.scheduler.set_timesteps(2)
     bench._warm(loaded, workload, initial)
     assert loaded.scheduler.num_inference_steps == 10
-
-
-@pytest.mark.parametrize("also", [False, True], ids=["alone", "beside another error"])
-def test_files_that_cannot_be_written(also: bool, tmp_path: Path) -> None:
-    """Given a folder that cannot be made, then that is an error at the end of what goes on meanwhile, hiding none."""
-    pipeline = Pipeline(name="pixart-sigma", source="pocket:pixart-sigma", devices=("cpu",))
-    options = Options(device="cpu", out=str(tmp_path), lpips="st-alex", clip="pocket", pairs=1, time_s=0.0)
-    bench = Bench(pipeline, options, lambda _: None)
-    (tmp_path / "cells").write_text("no folder", encoding="utf-8")
-    cell = Cell(pipeline=pipeline, setting=Setting(name="int8"), workload=Workload(name="bs1", prompts=("a",)))
-    made = Generated(
-        torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(1) > 0, torch.zeros(1, 4), torch.zeros(1, 4)
-    )
-
-    def keep() -> None:
-        with bench._keeping(cell, made):
-            if also:
-                raise ValueError
-
-    with pytest.raises(OSError, match="cells") as ended:
-        keep()
-    assert isinstance(ended.value.__context__, ValueError) is also

@@ -10,8 +10,9 @@ from msgspec import UNSET
 from PIL import Image
 
 from qregress.errors import ProduceError
-from qregress.produce.files import load_generated, save_generated
+from qregress.produce.files import keeping, load_generated, save_generated
 from qregress.produce.generate import Generated
+from qregress.produce.timing import Spent
 
 
 def made(prompts: int, frames: int) -> Generated:
@@ -55,3 +56,21 @@ def test_files_that_are_gone(tmp_path: Path) -> None:
     with pytest.raises(ProduceError, match="cannot be read") as caught:
         load_generated(tmp_path, kept["images"])
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("also", [False, True], ids=["alone", "beside another error"])
+def test_files_that_cannot_be_written(also: bool, tmp_path: Path) -> None:
+    """Given a folder that cannot be made, then that is an error at the end of what goes on meanwhile, hiding none."""
+    (tmp_path / "cells").write_text("no folder", encoding="utf-8")
+    made = Generated(
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(1) > 0, torch.zeros(1, 4), torch.zeros(1, 4)
+    )
+
+    def keep() -> None:
+        with keeping(tmp_path / "cells" / "bs1", made, None, Spent()):
+            if also:
+                raise ValueError
+
+    with pytest.raises(OSError, match="cells") as ended:
+        keep()
+    assert isinstance(ended.value.__context__, ValueError) is also
