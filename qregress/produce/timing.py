@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from msgspec import UNSET
 
 from qregress.record import Timing
 from qregress.stats import ratio
@@ -19,6 +20,9 @@ _RELATIVE_WIDTH = 0.05
 #: The interval is looked at again after so many times more pairs: a look after each pair would end as soon as chance
 #: moves it past a limit once.
 _LOOK_AGAIN = 1.5
+#: Kernels that ``launching`` queues: about 3 ms of the host's, and fewer than the 1024 that a device's queue takes
+#: before a launch waits for it.
+_LAUNCHES = 500
 
 
 class Spent:
@@ -70,6 +74,20 @@ def timed(action: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
+def launching(device: str) -> float:
+    """Seconds in which the host queues one kernel: how fast it is where a device waits for it, whatever it waits for.
+
+    Of the smallest kernel, and the mean over some hundreds.
+    """
+    number = torch.zeros((), device=device)
+    number.add_(1)  # the kernel is brought to the device
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(_LAUNCHES):
+        number.add_(1)
+    return (time.perf_counter() - start) / _LAUNCHES
+
+
 def interleave(
     cell: Callable[[range], None],
     reference: Callable[[range], None],
@@ -85,15 +103,19 @@ def interleave(
 
     All batches have the same size, as quantiles of a mixture mean nothing. They are taken in turn, at least ``pairs``
     of them. Pairs are then added until the interval of the ratio excludes every ratio in ``resolve``, or
-    ``time_s`` seconds have gone into pairs. Both must be warm. ``on_pair`` is called after each pair, untimed.
+    ``time_s`` seconds have gone into pairs. Both must be warm. ``on_pair`` is called after each pair, untimed. Before
+    each pair the host of a CUDA device is timed.
     """
     mine: list[float] = []
     other: list[float] = []
+    launches: list[float] = []
     look = pairs
     begin = time.perf_counter()
     while True:
         count = len(mine)
         batch = batches[count % len(batches)]
+        if device.startswith("cuda"):
+            launches.append(launching(device))
         order = ((reference, other), (cell, mine)) if count % 2 == 0 else ((cell, mine), (reference, other))
         for action, samples in order:
             samples.append(timed(partial(action, batch), device))
@@ -102,7 +124,7 @@ def interleave(
             continue
         spent = time.perf_counter() - begin >= time_s
         if spent or (len(mine) >= look and _clear(mine, other, resolve)):
-            return Timing(samples_s=tuple(mine), reference_s=tuple(other))
+            return Timing(samples_s=tuple(mine), reference_s=tuple(other), launch_s=tuple(launches) or UNSET)
         if len(mine) >= look:
             look = math.ceil(_LOOK_AGAIN * len(mine))
 

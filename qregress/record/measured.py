@@ -50,7 +50,8 @@ class Timing(Data, frozen=True, kw_only=True):
     above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps, told
     by the first few; unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the low quantile of each.
     ``disturbed``: what made the device another one while samples were taken, in words; ``unwatched``: what of that
-    nobody could see.
+    nobody could see. ``launch_s``: seconds in which the host of a CUDA device queued one of the smallest kernels,
+    before each pair.
     """
 
     samples_s: tuple[float, ...]
@@ -62,6 +63,7 @@ class Timing(Data, frozen=True, kw_only=True):
     reference_stages: Stages | UnsetType = UNSET
     disturbed: tuple[str, ...] | UnsetType = UNSET
     unwatched: tuple[str, ...] | UnsetType = UNSET
+    launch_s: tuple[float, ...] | UnsetType = UNSET
 
     @property
     def host_bound(self) -> float | None:
