@@ -9,7 +9,8 @@ calls the reference beside every cell, warms both up, profiles some calls up to 
 more, all of which but the looking is in its calls; a script has its reference once, and one call more than it times.
 qregress begins to copy the weights that it moves aside later to the host when it quantizes them: what that slows
 quantizing down by is in the column ``quantize``.
-With ``--folder`` what was made stays there, and is not made again.
+With ``--folder`` what was made stays there, and is not made again; with ``--report`` as well nothing is made, and what
+is there is told, even if processes are lacking.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from qregress.matrix import Cell
 from qregress.store.run import RunFolder
 
 WORK = ("load", "quantize", "calls")
+_SECONDS = "seconds.txt"  # in a folder: of the run of qregress, with its command
 
 
 def main() -> None:
@@ -38,8 +40,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-k", default="")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--report", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.report and not (options.folder and (options.folder / _SECONDS).exists()):
+        parser.error("--report tells what --folder has, and there is no run of qregress in it")
     loaded = config.load(options.config)
     if options.one:
         print(
@@ -52,11 +57,13 @@ def main() -> None:
         mine, done = _qregress(options, folder)
         if not done:
             sys.exit(f"{folder / 'out'}: no cell ran to its end, so there is nothing to compare")
-        other = _processes(options, [cell for cell in loaded.cells() if cell.id in done], folder / "processes.jsonl")
+        cells = [cell for cell in loaded.cells() if cell.id in done]
+        other, lacking = _processes(options, cells, folder / "processes.jsonl")
     print(f"{len(done)} cells, {loaded.run.latency_pairs} timed calls each\n")
     print("| | wall s | load | quantize | calls | rest |\n|---|---|---|---|---|---|")
     rests = []
-    for name, found in (("qregress run", mine), ("a process for each cell", other)):
+    each = f"a process for {f'each of {len(cells) - len(lacking)} cells' if lacking else 'each cell'}"
+    for name, found in (("qregress run", mine), (each, other)):
         rests.append(found["wall"] - sum(found[part] for part in WORK))
         print(
             f"| {name} | {found['wall']:.1f} | {' | '.join(f'{found[part]:.1f}' for part in WORK)} | {rests[-1]:.1f} |"
@@ -66,7 +73,9 @@ def main() -> None:
     print(f"\nOf qregress' rest: {told}; imports and whatever else is in no cell {rests[0] - sum(parts.values()):.1f}.")
     wall = mine["wall"] / (mine["wall"] - rests[0])
     print(f"\nqregress takes {wall:.3f} x what it loads, quantizes and calls.")
-    print(f"Its rest is {rests[0] / rests[1]:.3f} of the processes'.")
+    if lacking:
+        print(f"No process was run for {', '.join(lacking)}: with it their rest is more.")
+    print(f"Its rest is {'at most ' if lacking else ''}{rests[0] / rests[1]:.3f} of the processes'.")
 
 
 def _command(options: argparse.Namespace, folder: Path) -> list[str]:
@@ -78,7 +87,7 @@ def _command(options: argparse.Namespace, folder: Path) -> list[str]:
 def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, float], set[str]]:
     """Seconds of a run and of the parts of its cells, and those cells."""
     command = _command(options, folder)
-    kept, asked = folder / "seconds.txt", " ".join(command)
+    kept, asked = folder / _SECONDS, " ".join(command)
     if kept.exists():
         seconds, _, made_by = kept.read_text(encoding="utf-8").partition("\n")
         if made_by != asked:
@@ -103,12 +112,12 @@ def _qregress(options: argparse.Namespace, folder: Path) -> tuple[dict[str, floa
     return found, cells
 
 
-def _processes(options: argparse.Namespace, cells: list[Cell], kept: Path) -> dict[str, float]:
-    """Seconds of a process for each cell, one after the other."""
+def _processes(options: argparse.Namespace, cells: list[Cell], kept: Path) -> tuple[dict[str, float], list[str]]:
+    """Seconds of a process for each cell, one after the other, and the cells that have none."""
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     known = {line["cell"]: line for line in map(json.loads, lines)}
     for cell in cells:
-        if cell.id in known:
+        if cell.id in known or options.report:
             continue
         asked = msgspec.json.encode(cell).decode()
         command = [sys.executable, __file__, f"--config={options.config}", f"--device={options.device}", "--one", asked]
@@ -118,7 +127,11 @@ def _processes(options: argparse.Namespace, cells: list[Cell], kept: Path) -> di
         print(known[cell.id], file=sys.stderr)
         with kept.open("a", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(known[cell.id])}\n")
-    return {part: sum(known[cell.id][part] for cell in cells) for part in ("wall", *WORK)}
+    run = [cell.id for cell in cells if cell.id in known]
+    if not run:
+        sys.exit(f"{kept}: no process was run, so there is nothing to compare")
+    lacking = [cell.id for cell in cells if cell.id not in known]
+    return {part: sum(known[name][part] for name in run) for part in ("wall", *WORK)}, lacking
 
 
 def by_hand(cell: Cell, device: str, calls: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ GIB = 1024**3
 
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": GIB, "TiB": 1024**4}
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_TINY = 5e-4  # seconds that three decimals would show as none
 _QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]+)\Z", re.ASCII)
 
 
@@ -47,5 +48,5 @@ def format_bytes(value: int) -> str:
 
 
 def format_seconds(value: float) -> str:
-    """Seconds for people."""
-    return f"{value:.3f} s"
+    """Seconds for people, and microseconds of what three decimals would hide, as of a kernel's launch."""
+    return f"{value * 1e6:.1f} µs" if 0 < value < _TINY else f"{value:.3f} s"

@@ -68,7 +68,7 @@ BESIDE = {
 }
 _TITLES = (
     *("cell", "published GiB", "GiB", "difference", "published s", "s", "difference"),
-    *("published, x ref", "x ref", "difference", "busy, x ref", "step, x ref", "host-bound"),
+    *("published, x ref", "x ref", "difference", "busy, x ref", "step, x ref", "host-bound", "launch, µs"),
 )
 
 
@@ -81,11 +81,11 @@ def main(path: str) -> None:
             sys.exit(f"{path}: holds no cell of the study, with random weights")
         print(_where(list(found.values())))
         for title, rows in (PUBLISHED | BESIDE).items():
-            print(f"\n## {title}\n")
             present = [row for row in rows if row.cell in found]
             if not present:
-                print("Not run.")
+                print(f"\n{title} was not run.")
                 continue
+            print(f"\n## {title}\n")
             references = {row.cell.split("/")[2]: row for row in rows if "/reference/" in row.cell}
             print(f"| {' | '.join(_TITLES)} |\n|{'---|' * len(_TITLES)}")
             for row in rows:
@@ -143,13 +143,18 @@ def _line(row: Row, record: Record | None, reference: float) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _by_device(timing: Timing | None) -> tuple[str, str, str]:
-    """Its busy time and that of a denoising step beside the reference's, and its share of waiting for the host."""
+def _by_device(timing: Timing | None) -> tuple[str, ...]:
+    """Its busy time and that of a denoising step beside the reference's, and its share of waiting for the host.
+
+    And how fast that was meanwhile: what it took to launch a kernel.
+    """
     if timing is None:
-        return ("-",) * 3
+        return ("-",) * 4
     stages, other = timing.stages, timing.reference_stages
     step = stages.step_s / other.step_s if stages and other else None
-    return _number(timing.busy_ratio, ".2f"), _number(step, ".2f"), _number(timing.host_bound, ".0%")
+    launch = 1e6 * low_quantile(timing.launch_s) if timing.launch_s else None
+    beside = _number(timing.busy_ratio, ".2f"), _number(step, ".2f"), _number(timing.host_bound, ".0%")
+    return *beside, _number(launch, ".1f")
 
 
 def _beside(published: float | None, measured: float | None, form: str) -> tuple[str, str, str]:

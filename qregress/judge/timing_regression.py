@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from qregress import units
 from qregress.judge.history import History, gone, new
-from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin
+from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_another_pace, is_host_bound, latency_margin
 from qregress.judge.timing import disturbed
 from qregress.record import Check, Record, Timing, Verdict
-from qregress.stats import FEWEST, Ratio, ratio
+from qregress.stats import FEWEST, Ratio, low_quantile, ratio
 from qregress.store.baseline import Entry
 
 
@@ -112,6 +113,18 @@ def _another_host(record: Record, entry: Entry) -> str | None:
     return f"calls wait for the host, which was {there} when it was accepted and is {here}" if here != there else None
 
 
+def _another_pace(timing: Timing, old: Timing) -> str | None:
+    """Of the same kind of host: whether it was as fast. That others work on it shows nowhere else."""
+    if not timing.launch_s or not old.launch_s:
+        when = "now" if old.launch_s else "when it was accepted: accept it again"
+        return f"calls wait for the host, and how fast that is was not timed {when}"
+    now, then = low_quantile(timing.launch_s), low_quantile(old.launch_s)
+    if not is_another_pace(now, then):
+        return None
+    here, there = units.format_seconds(now), units.format_seconds(then)
+    return f"calls wait for the host, which took {there} to launch a kernel when it was accepted and takes {here}"
+
+
 def _no_ratio(
     record: Record, entry: Entry, timing: Timing, old: Timing, now: Ratio | None, was: Ratio | None
 ) -> str | None:
@@ -121,7 +134,7 @@ def _no_ratio(
     on_cuda = record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
     elsewhere = _another_device(record, entry) if on_cuda else None
     if elsewhere is None and not (on_cuda and not is_host_bound(timing, old)):
-        elsewhere = _another_host(record, entry)
+        elsewhere = _another_host(record, entry) or (_another_pace(timing, old) if on_cuda else None)
     if elsewhere is not None:
         return elsewhere
     void = disturbed("regression.latency", timing)

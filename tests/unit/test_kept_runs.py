@@ -7,6 +7,7 @@ import zipfile
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
@@ -18,9 +19,11 @@ from msgspec.structs import replace
 
 from benchmarks import by_hand, false_alarms
 from qregress import cli, config
+from qregress.judge.noise import is_another_pace
 from qregress.judge.verdict import judge
 from qregress.matrix import reference_of
-from qregress.record import LatencySummary, Run, read
+from qregress.record import LatencySummary, Run, Timing, read
+from qregress.stats import low_quantile
 from qregress.store.finished import FinishedRun
 from studies import published
 
@@ -33,7 +36,13 @@ KEPT = {
     "published-h200.zip": ("published.toml", "study", "pass"),
 }
 #: Seconds of ``benchmarks/by_hand.py`` -> archive with the run's records.
-TIMED = {"by-hand-h200.jsonl": "published-h200.zip", "by-hand-h200-slow-host.jsonl": "published-h200-slow-host.zip"}
+TIMED = {
+    "by-hand-h200.jsonl": "published-h200.zip",
+    "by-hand-h200-quiet-host.jsonl": "published-h200-quiet-host.zip",
+    "by-hand-h200-slow-host.jsonl": "published-h200-slow-host.zip",
+}
+#: Parts of the study on two other hosts, beside ``published-h200.zip``, with how many cells they have.
+ELSEWHERE = {"published-h200-quiet-host.zip": 14, "published-h200-slow-host.zip": 20}
 #: What Marlin's fault looks like.
 BIAS = "constant over tokens, minus the bias: it is not added"
 
@@ -50,7 +59,17 @@ def test_nothing_fails_but_what_is_waived(name: str, tmp_path: Path, capsys: pyt
     assert {cell.id for cell in cells} == set(expected)
     waived = {cell.id for cell in cells if cell.verdict == "waived"}
     assert waived == {cell.id for cell in cells if cell.setting.startswith("float8")}
-    assert {cell.verdict for cell in cells if cell.id not in waived} == {sound}
+    # Hosts were not timed yet when those baselines were accepted, and calls of pocket pipelines wait for theirs.
+    untimed = {
+        cell.id
+        for cell in cells
+        for check in cell.checks
+        if check.verdict == "void" and check.name == "regression.latency" and "was not timed" in check.why
+    }
+    assert {cell.verdict for cell in cells if cell.id not in waived | untimed} == {sound}
+    assert {cell.verdict for cell in cells if cell.id in untimed - waived} <= {"void"}
+    others = {check.name for cell in cells for check in cell.checks if check.verdict == "void"} - {"regression.latency"}
+    assert not others
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -153,10 +172,14 @@ def test_the_page_says_how_far_ratios_move(kept: list[Kept]) -> None:
     assert f"at most {busy:.1%} off it at either batch, where that of wall times is up to {wall:.0%} off" in page
 
 
-def test_the_study_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """Given the study's kept run, then its page has the tables that are made of it."""
-    published.main(str(STUDIES / "runs" / "published-h200.zip"))
-    assert capsys.readouterr().out in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("published-h200.zip", "study.md"), ("published-h200-quiet-host.zip", "study-quiet-host.md")],
+)
+def test_the_study_says_what_was_measured(name: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Given a kept run of the study, then its page has the tables that are made of it."""
+    published.main(str(STUDIES / "runs" / name))
+    assert capsys.readouterr().out in (STUDIES.parent / "docs" / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", TIMED)
@@ -171,20 +194,21 @@ def test_the_study_says_what_it_took(
     (tmp_path / "seconds.txt").write_text(f"{json.loads(first)['wall']}\n{command}", encoding="utf-8")
     with zipfile.ZipFile(STUDIES / "runs" / TIMED[name]) as archive:
         archive.extractall(tmp_path / "out", [name for name in archive.namelist() if "/pixart-sigma/" in name])
-    arguments = [f"--config={asked.config}", "--device=cuda", "-k", asked.k, f"--folder={tmp_path}"]
+    arguments = [f"--config={asked.config}", "--device=cuda", "-k", asked.k, f"--folder={tmp_path}", "--report"]
     monkeypatch.setattr("sys.argv", ["by_hand.py", *arguments])
     by_hand.main()
     told = capsys.readouterr().out.split("\n\n", 1)[1].strip()
     assert told in (STUDIES.parent / "docs" / "study.md").read_text(encoding="utf-8")
 
 
-def test_memory_is_the_same_in_two_runs() -> None:
-    """Given both kept runs of the study, then each cell took the same bytes and made the same latents and images."""
-    pairs = 0
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_memory_is_the_same_in_two_runs(name: str) -> None:
+    """Given the study on another host, then each cell took the same bytes and made the same latents and images."""
     with (
         FinishedRun(STUDIES / "runs" / "published-h200.zip") as one,
-        FinishedRun(STUDIES / "runs" / "published-h200-slow-host.zip") as other,
+        FinishedRun(STUDIES / "runs" / name) as other,
     ):
+        assert len(other.run.cells) == ELSEWHERE[name]
         for found in other.run.cells:
             mine, theirs = one.record(found.id), other.record(found.id)
             assert mine is not None
@@ -194,14 +218,52 @@ def test_memory_is_the_same_in_two_runs() -> None:
             # Not what the allocator has reserved besides, which depends on what was run before.
             assert replace(mine.memory, reserved_bytes=None) == replace(theirs.memory, reserved_bytes=None), found.id
             assert (mine.latents_sha256, mine.images_sha256) == (theirs.latents_sha256, theirs.images_sha256), found.id
-            pairs += 1
-    assert pairs == 20  # the other run was ended after those
+            assert mine.timing is not None
+            assert theirs.timing is not None
+            if mine.timing.busy_s and theirs.timing.busy_s:
+                assert abs(min(mine.timing.busy_s) / min(theirs.timing.busy_s) - 1) < 0.02, found.id
+
+
+@pytest.mark.parametrize("pair", [*permutations(["published-h200.zip", *ELSEWHERE], 2)], ids=" to ".join)
+def test_another_host_is_no_regression(pair: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Given the study on hosts of different pace, when one is held against another, then nothing is worse.
+
+    Where their calls wait for the host, ratios of wall times are up to 1.36 and down to 0.69 times the other's.
+    """
+    paths = [str(STUDIES / "runs" / name) for name in pair]
+    cli.main(["compare", *paths])
+    told = capsys.readouterr().out
+    assert " 0 worse" in told.splitlines()[-1], told
+
+
+def test_a_slow_host_shows_in_its_launches() -> None:
+    """Given the kept run, whose host others used as well, then no call is slower for it that its launches do not show.
+
+    Of cells whose reference took 5 % longer than beside the quietest of its kind.
+    """
+    timings: defaultdict[str, dict[str, Timing]] = defaultdict(dict)
+    with FinishedRun(STUDIES / "runs" / "published-h200.zip") as run:
+        for found in run.run.cells:
+            record = run.record(found.id)
+            assert record is not None
+            assert record.timing is not None
+            if record.timing.reference_s:
+                assert record.timing.launch_s
+                timings[found.id.replace(found.setting, "")][found.id] = record.timing
+    slowed = set()
+    for beside in timings.values():
+        calls = {cell: low_quantile(timing.reference_s) for cell, timing in beside.items()}
+        launches = {cell: low_quantile(timing.launch_s or ()) for cell, timing in beside.items()}
+        for cell in (cell for cell, seconds in calls.items() if seconds > 1.05 * min(calls.values())):
+            slowed.add(cell)
+            assert is_another_pace(launches[cell], min(launches.values())), cell
+    assert len(slowed) == 5
 
 
 def test_the_readme_says_what_proof_takes() -> None:
-    """Given the newer run of the study, then README has the least and the largest share of a cell's time."""
+    """Given the run of the study, then README has the least and the largest share of a cell's time."""
     shares: defaultdict[str, list[int]] = defaultdict(list)
-    with FinishedRun(STUDIES / "runs" / "published-h200-slow-host.zip") as run:
+    with FinishedRun(STUDIES / "runs" / "published-h200.zip") as run:
         for found in run.run.cells:
             record = run.record(found.id)
             assert record is not None

@@ -64,6 +64,14 @@ def test_wrong_bytes(text: str) -> None:
         units.parse_bytes(text)
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "0.000 s"), (8.64e-6, "8.6 µs"), (5e-4, "0.001 s"), (1.2, "1.200 s")]
+)
+def test_seconds_for_people(value: float, shown: str) -> None:
+    """Given what a kernel's launch takes, then it is not shown as nothing."""
+    assert units.format_seconds(value) == shown
+
+
 def test_factor() -> None:
     """Given a factor, then it is told from a quantity, and zero is none."""
     assert units.is_factor("0.50x")

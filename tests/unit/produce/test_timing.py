@@ -32,7 +32,11 @@ class Clock:
 
 
 def measure(
-    monkeypatch: pytest.MonkeyPatch, cell: Callable[[int], float], resolve: tuple[float, ...], time_s: float = 1000.0
+    monkeypatch: pytest.MonkeyPatch,
+    cell: Callable[[int], float],
+    resolve: tuple[float, ...],
+    time_s: float = 1000.0,
+    device: str = "cpu",
 ) -> tuple[Timing, Clock]:
     """Interleave a cell with a reference of one second, six pairs at least."""
     clock = Clock()
@@ -41,7 +45,7 @@ def measure(
         clock.runs("cell", cell),
         clock.runs("reference", lambda _: 1.0),
         BATCHES,
-        device="cpu",
+        device=device,
         pairs=6,
         time_s=time_s,
         resolve=resolve,
@@ -100,3 +104,19 @@ def test_what_is_within_something_else_is_no_part_of_it(monkeypatch: pytest.Monk
     with spent.on("files"):
         pass
     assert spent.take() == {"files": 1.0}
+
+
+def test_how_fast_a_host_launches() -> None:
+    """Given a host, then it is told what one launch takes it, not all of them."""
+    assert 1e-7 < timing.launching("cpu") < 1e-3
+
+
+def test_only_the_host_of_a_gpu_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a CPU, then nothing launches; given a GPU, then its host is timed before each pair."""
+    on_cpu, _ = measure(monkeypatch, lambda _: 1.5, (2.0,))
+    assert not on_cpu.launch_s
+    monkeypatch.setattr(timing, "launching", lambda device: {"cuda:1": 8e-6}[device])
+    monkeypatch.setattr(timing, "synchronize", lambda _: None)
+    on_cuda, clock = measure(monkeypatch, lambda _: 1.5, (2.0,), device="cuda:1")
+    assert on_cuda.launch_s == (8e-6,) * len(on_cuda.samples_s)
+    assert len(clock.calls) == 12
