@@ -89,15 +89,6 @@ def is_host_bound(*timings: Timing) -> bool:
     return any(share is None or share > HOST_BOUND for share in shares)
 
 
-def is_another_pace(now: float, then: float) -> bool:
-    """Whether a host is so much faster or slower that it alone moves a ratio by more than the floor has room for.
-
-    ``now``, ``then``: seconds per kernel launched. A ratio moves by as much where all of a cell waits for the host and
-    nothing of its reference does.
-    """
-    return max(now, then) > (1 + FLOORS["latency"].relative) * min(now, then)
-
-
 def busy_margin(accepted: float) -> Margin:
     """Of a ratio of busy seconds."""
     added = _floor("busy", accepted)

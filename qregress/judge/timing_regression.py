@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qregress import units
 from qregress.judge.history import History, gone, new
-from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_another_pace, is_host_bound, latency_margin
+from qregress.judge.host import excuse
+from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin
 from qregress.judge.timing import disturbed
 from qregress.record import Check, Record, Timing, Verdict
-from qregress.stats import FEWEST, Ratio, low_quantile, ratio
+from qregress.stats import FEWEST, Ratio, ratio
 from qregress.store.baseline import Entry
 
 
@@ -27,15 +27,12 @@ def latency(record: Record, history: History) -> Check | None:
     added = latency_margin(was, timing, old)
     limit = was.value + added.value
     text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
-    if not now.excludes(limit):
-        return Check(
-            name=name,
-            verdict="void",
-            value=now.value,
-            limit=limit,
-            basis=added.basis,
-            why=f"too noisy: {text}",
-        )
+    host = excuse(timing, old) if _on_cuda(record) else None
+    why = f"{host.why}: {text}" if host is not None and now.low <= host.factor * limit else None
+    if why is None and not now.excludes(limit):
+        why = f"too noisy: {text}"
+    if why is not None:
+        return Check(name=name, verdict="void", value=now.value, limit=limit, basis=added.basis, why=why)
     return Check(
         name=name,
         verdict="fail" if now.low > limit else "pass",
@@ -90,6 +87,10 @@ def _disturbed_then(old: Timing) -> str | None:
     return f"the accepted run was disturbed: {old.disturbed[0]}; accept a calmer one" if old.disturbed else None
 
 
+def _on_cuda(record: Record) -> bool:
+    return record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
+
+
 def _another_device(record: Record, entry: Entry) -> str | None:
     mine, theirs = record.fingerprint, entry.accepted.fingerprint
     if mine is None or mine.device_name == theirs.device_name:
@@ -113,28 +114,15 @@ def _another_host(record: Record, entry: Entry) -> str | None:
     return f"calls wait for the host, which was {there} when it was accepted and is {here}" if here != there else None
 
 
-def _another_pace(timing: Timing, old: Timing) -> str | None:
-    """Of the same kind of host: whether it was as fast. That others work on it shows nowhere else."""
-    if not timing.launch_s or not old.launch_s:
-        when = "now" if old.launch_s else "when it was accepted: accept it again"
-        return f"calls wait for the host, and how fast that is was not timed {when}"
-    now, then = low_quantile(timing.launch_s), low_quantile(old.launch_s)
-    if not is_another_pace(now, then):
-        return None
-    here, there = units.format_seconds(now), units.format_seconds(then)
-    return f"calls wait for the host, which took {there} to launch a kernel when it was accepted and takes {here}"
-
-
 def _no_ratio(
     record: Record, entry: Entry, timing: Timing, old: Timing, now: Ratio | None, was: Ratio | None
 ) -> str | None:
     """Why two ratios cannot be held against each other."""
     if now is None or was is None:
         return f"fewer than {FEWEST} interleaved pairs {'now' if now is None else 'when it was accepted'}"
-    on_cuda = record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
-    elsewhere = _another_device(record, entry) if on_cuda else None
-    if elsewhere is None and not (on_cuda and not is_host_bound(timing, old)):
-        elsewhere = _another_host(record, entry) or (_another_pace(timing, old) if on_cuda else None)
+    elsewhere = _another_device(record, entry) if _on_cuda(record) else None
+    if elsewhere is None and not (_on_cuda(record) and not is_host_bound(timing, old)):
+        elsewhere = _another_host(record, entry)
     if elsewhere is not None:
         return elsewhere
     void = disturbed("regression.latency", timing)

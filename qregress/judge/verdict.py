@@ -19,7 +19,7 @@ from qregress.judge.noise import HOST_BOUND
 from qregress.judge.waivers import Waiver
 from qregress.matrix import REFERENCE
 from qregress.record import CellResult, Check, LatencySummary, Record, Timing, Verdict
-from qregress.stats import ratio
+from qregress.stats import low_quantile, ratio
 
 #: From worst to best: a cell is as bad as its worst check.
 _ORDER: tuple[Verdict, ...] = ("crashed", "fail", "waived", "void", "not-run", "new", "pass")
@@ -188,7 +188,8 @@ def _waiting(timing: Timing | None) -> list[str]:
     beside = f", {timing.busy_ratio:.3f}x its reference" if timing.busy_ratio is not None else ""
     least = units.format_seconds(min(timing.busy_s))
     what = f"text encoding and {timing.busy_steps} steps" if timing.busy_steps else "a call"
-    return [f"the device waits for its host in {share:.0%} of {what}; it is busy for {least}{beside}"]
+    overhead = f" (a kernel's launch: {units.format_seconds(low_quantile(timing.launch_s))})" if timing.launch_s else ""
+    return [f"the device waits for its host{overhead} in {share:.0%} of {what}; it is busy for {least}{beside}"]
 
 
 def _left_by_fusing(record: Record) -> list[str]:

@@ -20,8 +20,8 @@ _RELATIVE_WIDTH = 0.05
 #: The interval is looked at again after so many times more pairs: a look after each pair would end as soon as chance
 #: moves it past a limit once.
 _LOOK_AGAIN = 1.5
-#: Kernels that ``launching`` queues: about 3 ms of the host's, and fewer than the 1024 that a device's queue takes
-#: before a launch waits for it.
+#: Kernels that ``launching`` queues: 4 to 8 ms of a host's, and so few that a device's queue was never seen to fill,
+#: after which a launch would wait for the device.
 _LAUNCHES = 500
 
 
@@ -75,10 +75,7 @@ def timed(action: Callable[[], None], device: str) -> float:
 
 
 def launching(device: str) -> float:
-    """Seconds in which the host queues one kernel: how fast it is where a device waits for it, whatever it waits for.
-
-    Of the smallest kernel, and the mean over some hundreds.
-    """
+    """Launch overhead: seconds in which the host launches one of the smallest kernels, the mean over some hundreds."""
     number = torch.zeros((), device=device)
     number.add_(1)  # the kernel is brought to the device
     synchronize(device)

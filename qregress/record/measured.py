@@ -50,8 +50,8 @@ class Timing(Data, frozen=True, kw_only=True):
     above one entry of each is of one pair. ``busy_steps``: they are of text encoding and so many denoising steps, told
     by the first few; unset: of whole calls. ``stages``, ``reference_stages``: of the samples, the low quantile of each.
     ``disturbed``: what made the device another one while samples were taken, in words; ``unwatched``: what of that
-    nobody could see. ``launch_s``: seconds in which the host of a CUDA device queued one of the smallest kernels,
-    before each pair.
+    nobody could see. ``launch_s``: launch overhead, seconds in which the host of a CUDA device launches one of
+    the smallest kernels, before each pair.
     """
 
     samples_s: tuple[float, ...]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from qregress.judge.history import History
 from qregress.judge.regression import clip, coverage, latents, lpips, memory, motion
 from qregress.judge.timing_regression import latency
@@ -77,3 +79,34 @@ def reference(images: str = "1", **fields: Any) -> Record:
     """A reference with two images of that digest."""
     given: dict[str, Any] = {"images": ("images/00.png", "images/01.png"), "images_sha256": images * 64}
     return make_acceptable(REFERENCE, **(given | fields))
+
+
+#: A kind of GPU.
+H100: dict[str, Any] = {"device_class": "cuda-nvidia-h100-79gib", "name": "NVIDIA H100"}
+
+
+def on_cuda(
+    wall: float,
+    busy_s: float,
+    reference: float = 1.0,
+    host: str = "a host",
+    disturbed: tuple[str, ...] = (),
+    launch_s: tuple[float, ...] | UnsetType = (8e-6, 9e-6, 20e-6, 8e-6, 9e-6),
+    profiled: bool = True,
+    **where: Any,
+) -> Record:
+    """A cell on an H100 whose reference takes a second and is busy for all but a twentieth of it."""
+    timing = make_timing(
+        wall,
+        reference,
+        busy_s=(busy_s, 1.01 * busy_s) if profiled else UNSET,
+        reference_busy_s=(0.95, 0.96) if profiled else UNSET,
+        disturbed=disturbed,
+        launch_s=launch_s,
+    )
+    return make_acceptable(timing=timing, fingerprint=make_fingerprint(**(H100 | {"host": host} | where)))
+
+
+def remembered(record: Record) -> History:
+    """As if it had been accepted there."""
+    return History(as_accepted(record, judge(record, None, {})))

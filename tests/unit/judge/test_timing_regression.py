@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
-from msgspec import UNSET, UnsetType
 
-from qregress.judge.history import History
 from qregress.judge.timing_regression import busy, latency
-from qregress.judge.verdict import judge
-from qregress.record import Record
-from qregress.store.accept import as_accepted
 from tests.making import make_acceptable, make_fingerprint, make_timing
-from tests.unit.judge.making import sure
-
-H100: dict[str, Any] = {"device_class": "cuda-nvidia-h100-79gib", "name": "NVIDIA H100"}
-
-
-def on_cuda(
-    wall: float,
-    busy_s: float,
-    reference: float = 1.0,
-    host: str = "a host",
-    disturbed: tuple[str, ...] = (),
-    launch_s: tuple[float, ...] | UnsetType = (8e-6, 9e-6, 20e-6, 8e-6, 9e-6),
-    **where: Any,
-) -> Record:
-    """A cell on an H100 whose reference takes a second and is busy for all but a twentieth of it."""
-    timing = make_timing(
-        wall,
-        reference,
-        busy_s=(busy_s, 1.01 * busy_s),
-        reference_busy_s=(0.95, 0.96),
-        disturbed=disturbed,
-        launch_s=launch_s,
-    )
-    return make_acceptable(timing=timing, fingerprint=make_fingerprint(**(H100 | {"host": host} | where)))
-
-
-def remembered(record: Record) -> History:
-    """As if it had been accepted there."""
-    return History(as_accepted(record, judge(record, None, {})))
+from tests.unit.judge.making import H100, on_cuda, remembered, sure
 
 
 @pytest.mark.parametrize(("now", "verdict"), [(1.2, "pass"), (1.259, "pass"), (1.27, "fail"), (1.32, "fail")])
@@ -95,42 +60,6 @@ def test_another_host() -> None:
     assert found.why == "calls wait for the host, which was a host when it was accepted and is another"
     assert sure(busy(elsewhere, past)).verdict == "pass"
     assert sure(latency(on_cuda(1.2, 1.19, host="another"), remembered(on_cuda(1.2, 1.19)))).verdict == "pass"
-
-
-@pytest.mark.parametrize("host", [1.16, 1 / 1.16])
-def test_a_host_of_another_pace(host: float) -> None:
-    """Given a host that launches kernels slower or faster than accepted, then wall times of calls that wait are void.
-
-    Not those of a device that is busy all the time, nor busy time.
-    """
-    pace = (host * 8e-6,) * 5
-    past, now = remembered(on_cuda(2.2, 1.1)), on_cuda(2.2 * host, 1.1, launch_s=pace)
-    found = sure(latency(now, past))
-    assert (found.verdict, found.better) == ("void", False)
-    assert "which took 8.0 µs to launch a kernel when it was accepted" in found.why
-    assert found.why.endswith(f"and takes {8 * host:.1f} µs")
-    assert sure(busy(now, past)).verdict == "pass"
-    assert sure(latency(on_cuda(1.2, 1.19, launch_s=pace), remembered(on_cuda(1.2, 1.19)))).verdict == "pass"
-
-
-def test_a_host_of_nearly_the_same_pace() -> None:
-    """Given a host that is off by no more than wall times may be, then these are judged: it alone cannot fail them."""
-    past, pace = remembered(on_cuda(2.2, 1.1)), (1.14 * 8e-6,) * 5
-    assert sure(latency(on_cuda(2.2 * 1.14, 1.1, launch_s=pace), past)).verdict == "pass"
-    assert sure(latency(on_cuda(2.2 * 1.16, 1.1, launch_s=pace), past)).verdict == "fail"
-
-
-@pytest.mark.parametrize(
-    ("now", "then", "told"), [(True, False, "when it was accepted: accept it again"), (False, True, "now")]
-)
-def test_a_host_that_was_not_timed(now: bool, then: bool, told: str) -> None:
-    """Given records of before hosts were timed, then wall times of calls that wait for them are void, and no others."""
-    known: tuple[float, ...] = (8e-6,) * 5
-    record, past = (on_cuda(2.2, 1.1, launch_s=known if each else UNSET) for each in (now, then))
-    found = sure(latency(record, remembered(past)))
-    assert (found.verdict, found.why) == ("void", f"calls wait for the host, and how fast that is was not timed {told}")
-    calm = on_cuda(1.2, 1.19, launch_s=UNSET)
-    assert sure(latency(calm, remembered(calm))).verdict == "pass"
 
 
 def test_another_device() -> None:

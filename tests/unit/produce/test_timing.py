@@ -106,17 +106,29 @@ def test_what_is_within_something_else_is_no_part_of_it(monkeypatch: pytest.Monk
     assert spent.take() == {"files": 1.0}
 
 
-def test_how_fast_a_host_launches() -> None:
-    """Given a host, then it is told what one launch takes it, not all of them."""
-    assert 1e-7 < timing.launching("cpu") < 1e-3
+def test_how_fast_a_host_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a clock that goes on for a second between two looks, then a launch takes its share of that."""
+    looks = iter([10.0, 11.0])
+    monkeypatch.setattr("qregress.produce.timing.time.perf_counter", lambda: next(looks))
+    assert timing.launching("cpu") == 1.0 / 500
 
 
 def test_only_the_host_of_a_gpu_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a CPU, then nothing launches; given a GPU, then its host is timed before each pair."""
     on_cpu, _ = measure(monkeypatch, lambda _: 1.5, (2.0,))
     assert not on_cpu.launch_s
-    monkeypatch.setattr(timing, "launching", lambda device: {"cuda:1": 8e-6}[device])
+    order: list[str] = []
+
+    def cell(_: int) -> float:
+        order.append("cell")
+        return 1.5
+
+    def launching(device: str) -> float:
+        order.append(device)
+        return 8e-6
+
+    monkeypatch.setattr(timing, "launching", launching)
     monkeypatch.setattr(timing, "synchronize", lambda _: None)
-    on_cuda, clock = measure(monkeypatch, lambda _: 1.5, (2.0,), device="cuda:1")
-    assert on_cuda.launch_s == (8e-6,) * len(on_cuda.samples_s)
-    assert len(clock.calls) == 12
+    on_cuda, _ = measure(monkeypatch, cell, (2.0,), device="cuda:1")
+    assert on_cuda.launch_s == (8e-6,) * 6
+    assert order == ["cuda:1", "cell"] * 6
