@@ -11,69 +11,93 @@ from qregress.judge.noise import FLOORS
 from qregress.record import Timing
 from qregress.stats import low_quantile
 
-#: Up to here a ratio is not the host's: ratios of a busy device may move as much.
-_MOVED = 1 + FLOORS["latency of a busy device"].relative
-#: Up to here a host is as fast as it was: it alone cannot move a ratio beyond the margin of calls that wait for it.
-_PACE = 1 + FLOORS["latency"].relative
+#: Ratios of a busy device move by no more; nor does the wall time of a reference, per second in which it is busy.
+_STEADY = 1 + FLOORS["latency of a busy device"].relative
 
 
 class Excuse(msgspec.Struct, frozen=True):
-    """Why a ratio of wall times may be the host's: the factor by which it could be at most, and in words."""
+    """Why a ratio of wall times may be the host's, in words.
+
+    ``factor``: how many times larger the host made it at most. ``hides``: it made it smaller, which may hide what did
+    not.
+    """
 
     factor: float
+    hides: bool
     why: str
 
 
-def excuse(timing: Timing, old: Timing) -> Excuse | None:
-    """``None`` where the host moved the ratio no more than when it was accepted, or is as fast as it was then.
+class _Waiting(msgspec.Struct, frozen=True):
+    """Wall time per second of busy time, as a multiple of what it was: more than 1 where more waits for the host."""
 
-    A ratio of wall times is one of busy times, and one of what the device waits for its host besides. Where the second
-    has changed, either the host has or the code that it runs. It is the code where launch overhead is what it was, and
-    the reference, in which nothing is quantized, waits no longer either: launches are few and short beside calls, and a
-    reference that hardly waits says little of a cell that does, so both are asked.
+    cell: float
+    reference: float
+
+    @property
+    def ratio(self) -> float:
+        return self.cell / self.reference
+
+
+class _Pace(msgspec.Struct, frozen=True):
+    """Seconds that the host takes, as a multiple of what it took; ``None``: not known. What tells so, in words."""
+
+    factor: float | None
+    why: str
+
+
+def excuse(timing: Timing, old: Timing, room: float) -> Excuse | None:
+    """``None`` where the host, as far as anything tells, had no more part in the ratio than when that was accepted.
+
+    A ratio of wall times is, within a few per cent, one of busy times and one of what devices wait for their host
+    besides. Where the second has moved, either the host has another pace or its code has more to do. Two things tell
+    of its pace, neither of them surely: launch overhead, which is sampled shortly and between calls, and the reference,
+    in which nothing is quantized but which need not wait where the cell does.
+
+    Args:
+        timing: What is judged.
+        old: What was accepted.
+        room: The share of the ratio that its margin has for what a host may do.
     """
-    moved = _moved(timing, old)
-    if moved is not None and _either_way(moved) <= _MOVED:
+    waiting, pace = _waiting(timing, old), _pace(timing, old, 1 + room)
+    if pace is None or (waiting is None and pace.factor is None):
         return None
-    told = (
-        f"what calls wait for their host made the ratio {moved:.2f} times what it was"
-        if moved is not None
-        else "how long calls wait for their host is not known"
+    if waiting is None:
+        factor = pace.factor or 1.0
+        return Excuse(max(factor, 1 / factor), True, f"waiting for the host was not measured, and {pace.why}")
+    most = math.inf
+    if pace.factor is not None:
+        # A slower host has a cell wait as much longer at most; a faster one only has its reference wait less.
+        most = pace.factor if pace.factor > 1 else 1 / waiting.reference
+    return Excuse(
+        max(1.0, min(most, waiting.ratio)),
+        waiting.ratio < 1 / _STEADY,
+        f"waiting for the host has multiplied the ratio by {waiting.ratio:.2f} since, and {pace.why}",
     )
-    pace, why = _pace(timing, old)
-    if why is None:
+
+
+def _waiting(timing: Timing, old: Timing) -> _Waiting | None:
+    """``None`` where it was not profiled in both, or not of the same part of a call."""
+    shares = (old.host_bound, timing.host_bound, old.reference_host_bound, timing.reference_host_bound)
+    known = [share for share in shares if share is not None and share < 1]
+    if len(known) < len(shares) or timing.busy_steps != old.busy_steps:
         return None
-    # A host that made the ratio smaller explains nothing of one that is larger.
-    return Excuse(min(pace, max(1.0, moved) if moved is not None else math.inf), f"{told}; {why}")
+    cell_then, cell, reference_then, reference = (1 - share for share in known)
+    return _Waiting(cell_then / cell, reference_then / reference)
 
 
-def _moved(timing: Timing, old: Timing) -> float | None:
-    """How many times larger a ratio is for what devices waited then and now; ``None``: not known."""
-    shares = (timing.host_bound, timing.reference_host_bound, old.host_bound, old.reference_host_bound)
-    busy = [1 - share for share in shares if share is not None]
-    if len(busy) < len(shares) or not all(busy):
-        return None
-    cell, reference, cell_then, reference_then = busy
-    return (reference / cell) / (reference_then / cell_then)
-
-
-def _pace(timing: Timing, old: Timing) -> tuple[float, str | None]:
-    """How many times faster or slower the host is than then, and what tells so; ``None``: nothing does."""
+def _pace(timing: Timing, old: Timing, steady: float) -> _Pace | None:
+    """``None`` where nothing tells that it is another one."""
+    waiting = _waiting(timing, old)
+    reference = waiting.reference if waiting is not None else 1.0
     if not timing.launch_s or not old.launch_s:
-        when = "now" if old.launch_s else "when it was accepted"
-        return math.inf, f"its launch overhead was not measured {when}"
+        when = "now" if old.launch_s else "then (accept it again)"
+        return _Pace(None, f"launch overhead was not measured {when}")
     now, then = low_quantile(timing.launch_s), low_quantile(old.launch_s)
-    launch, reference = _either_way(now / then), 1.0
-    share, share_then = timing.reference_host_bound, old.reference_host_bound
-    if share is not None and share_then is not None and share < 1 > share_then:
-        reference = _either_way((1 - share) / (1 - share_then))
-    if launch > _PACE:
-        took = f"{units.format_seconds(now)} to launch a kernel, and {units.format_seconds(then)} when it was accepted"
-        return max(launch, reference), f"it took {took}"
-    if reference > _PACE:
-        return reference, f"its reference waits for {share:.0%} of its time, and did for {share_then:.0%}"
-    return 1.0, None
-
-
-def _either_way(factor: float) -> float:
-    return max(factor, 1 / factor)
+    # Where they differ, the reference is right: it was measured in the calls.
+    if reference > _STEADY or reference < 1 / _STEADY:
+        slower = max(now / then, reference) if reference > 1 else reference
+        return _Pace(slower, f"its reference takes {reference:.2f} times as long as then, per second of busy time")
+    if now / then > steady or now / then < 1 / steady:
+        why = f"launch overhead was {units.format_seconds(then)} and is {units.format_seconds(now)}"
+        return _Pace(now / then, why)
+    return None

@@ -109,14 +109,18 @@ def _spread(timing: Timing) -> float:
     return max((max(seconds) / min(seconds) - 1 for seconds in found if seconds), default=0.0)
 
 
+def latency_room(*timings: Timing) -> float:
+    """The share of a ratio that its margin has beside what was seen to move it."""
+    calm = bool(timings) and not is_host_bound(*timings)
+    return FLOORS["latency of a busy device" if calm else "latency"].relative
+
+
 def latency_margin(accepted: Ratio, *timings: Timing) -> Margin:
     """The noise of a ratio is the half-width of its interval, which is more than two standard deviations already.
 
     ``timings``: those that are compared.
     """
-    half = (accepted.high - accepted.low) / 2
-    calm = bool(timings) and not is_host_bound(*timings)
-    added = _floor("latency of a busy device" if calm else "latency", accepted.value)
+    half, added = (accepted.high - accepted.low) / 2, latency_room(*timings) * accepted.value
     return Margin(
         half + added,
         f"accepted {accepted.value:.3f}x + {half:.3f} (half its {CONFIDENCE:.0%} interval) + {added:.3f}",

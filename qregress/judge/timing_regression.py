@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qregress.judge.history import History, gone, new
 from qregress.judge.host import excuse
-from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin
+from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin, latency_room
 from qregress.judge.timing import disturbed
 from qregress.record import Check, Record, Timing, Verdict
 from qregress.stats import FEWEST, Ratio, ratio
@@ -27,12 +27,15 @@ def latency(record: Record, history: History) -> Check | None:
     added = latency_margin(was, timing, old)
     limit = was.value + added.value
     text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
-    host = excuse(timing, old) if _on_cuda(record) else None
-    why = f"{host.why}: {text}" if host is not None and now.low <= host.factor * limit else None
-    if why is None and not now.excludes(limit):
-        why = f"too noisy: {text}"
-    if why is not None:
-        return Check(name=name, verdict="void", value=now.value, limit=limit, basis=added.basis, why=why)
+    host = excuse(timing, old, latency_room(timing, old)) if _on_cuda(record) else None
+    if host is not None and now.low <= host.factor * limit and (host.hides or now.low > limit):
+        return Check(
+            name=name, verdict="void", value=now.value, limit=limit, basis=added.basis, why=f"{host.why}: {text}"
+        )
+    if not now.excludes(limit):
+        return Check(
+            name=name, verdict="void", value=now.value, limit=limit, basis=added.basis, why=f"too noisy: {text}"
+        )
     return Check(
         name=name,
         verdict="fail" if now.low > limit else "pass",
