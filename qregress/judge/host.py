@@ -28,14 +28,10 @@ class Excuse(msgspec.Struct, frozen=True):
 
 
 class _Waiting(msgspec.Struct, frozen=True):
-    """Wall time per second of busy time, as a multiple of what it was: more than 1 where more waits for the host."""
+    """What waiting for the host has done since: to the ratio of wall times, and to the reference's per busy second."""
 
-    cell: float
+    ratio: float
     reference: float
-
-    @property
-    def ratio(self) -> float:
-        return self.cell / self.reference
 
 
 class _Pace(msgspec.Struct, frozen=True):
@@ -58,7 +54,8 @@ def excuse(timing: Timing, old: Timing, room: float) -> Excuse | None:
         old: What was accepted.
         room: The share of the ratio that its margin has for what a host may do.
     """
-    waiting, pace = _waiting(timing, old), _pace(timing, old, 1 + room)
+    waiting = _waiting(timing, old)
+    pace = _pace(timing, old, waiting.reference if waiting is not None else 1.0, 1 + room)
     if pace is None or (waiting is None and pace.factor is None):
         return None
     if waiting is None:
@@ -82,13 +79,12 @@ def _waiting(timing: Timing, old: Timing) -> _Waiting | None:
     if len(known) < len(shares) or timing.busy_steps != old.busy_steps:
         return None
     cell_then, cell, reference_then, reference = (1 - share for share in known)
-    return _Waiting(cell_then / cell, reference_then / reference)
+    slower = reference_then / reference
+    return _Waiting((cell_then / cell) / slower, slower)
 
 
-def _pace(timing: Timing, old: Timing, steady: float) -> _Pace | None:
-    """``None`` where nothing tells that it is another one."""
-    waiting = _waiting(timing, old)
-    reference = waiting.reference if waiting is not None else 1.0
+def _pace(timing: Timing, old: Timing, reference: float, steady: float) -> _Pace | None:
+    """``None`` where nothing tells that it is another one. ``reference``: see ``_Waiting``."""
     if not timing.launch_s or not old.launch_s:
         when = "now" if old.launch_s else "then (accept it again)"
         return _Pace(None, f"launch overhead was not measured {when}")

@@ -15,6 +15,11 @@ from qregress.stats import CONFIDENCE, FEWEST, ratio
 Elsewhere = Callable[[str, Limit, float, Record], Check | None]
 
 
+def on_cuda(record: Record) -> bool:
+    """Whether it was made there; not where nobody knows."""
+    return record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
+
+
 def disturbed(name: str, timing: Timing, value: float | None = None) -> Check | None:
     """Void, where the device was another one while samples were taken."""
     if not timing.disturbed:
@@ -70,9 +75,8 @@ def busy(record: Record, limit: Limit | None, elsewhere: Elsewhere) -> Check | N
     if limit is None or timing is None or record.setting == REFERENCE:
         return None
     if not timing.busy_s:
-        on_cuda = record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
         why = "torch's profiler saw no kernel: busy time is not known"
-        return Check(name=name, verdict="void", basis=limit.basis, why=why) if on_cuda else None
+        return Check(name=name, verdict="void", basis=limit.basis, why=why) if on_cuda(record) else None
     least = min(timing.busy_s)
     if not limit.relative:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qregress.judge.history import History, gone, new
 from qregress.judge.host import excuse
 from qregress.judge.noise import NOISY, busy_margin, busy_noise, is_host_bound, latency_margin, latency_room
-from qregress.judge.timing import disturbed
+from qregress.judge.timing import disturbed, on_cuda
 from qregress.record import Check, Record, Timing, Verdict
 from qregress.stats import FEWEST, Ratio, ratio
 from qregress.store.baseline import Entry
@@ -27,7 +27,7 @@ def latency(record: Record, history: History) -> Check | None:
     added = latency_margin(was, timing, old)
     limit = was.value + added.value
     text = f"{now.value:.3f}x, interval {now.low:.3f} to {now.high:.3f}, limit {limit:.3f}x ({added.basis})"
-    host = excuse(timing, old, latency_room(timing, old)) if _on_cuda(record) else None
+    host = excuse(timing, old, latency_room(timing, old)) if on_cuda(record) else None
     if host is not None and now.low <= host.factor * limit and (host.hides or now.low > limit):
         return Check(
             name=name, verdict="void", value=now.value, limit=limit, basis=added.basis, why=f"{host.why}: {text}"
@@ -90,10 +90,6 @@ def _disturbed_then(old: Timing) -> str | None:
     return f"the accepted run was disturbed: {old.disturbed[0]}; accept a calmer one" if old.disturbed else None
 
 
-def _on_cuda(record: Record) -> bool:
-    return record.fingerprint is not None and record.fingerprint.device.startswith("cuda")
-
-
 def _another_device(record: Record, entry: Entry) -> str | None:
     mine, theirs = record.fingerprint, entry.accepted.fingerprint
     if mine is None or mine.device_name == theirs.device_name:
@@ -106,7 +102,7 @@ def _another_host(record: Record, entry: Entry) -> str | None:
     mine, theirs = record.fingerprint, entry.accepted.fingerprint
     if mine is None:
         return None
-    if not mine.device.startswith("cuda"):
+    if not on_cuda(record):
         if (mine.device_name, mine.threads) == (theirs.device_name, theirs.threads):
             return None
         return (
@@ -123,8 +119,8 @@ def _no_ratio(
     """Why two ratios cannot be held against each other."""
     if now is None or was is None:
         return f"fewer than {FEWEST} interleaved pairs {'now' if now is None else 'when it was accepted'}"
-    elsewhere = _another_device(record, entry) if _on_cuda(record) else None
-    if elsewhere is None and not (_on_cuda(record) and not is_host_bound(timing, old)):
+    elsewhere = _another_device(record, entry) if on_cuda(record) else None
+    if elsewhere is None and not (on_cuda(record) and not is_host_bound(timing, old)):
         elsewhere = _another_host(record, entry)
     if elsewhere is not None:
         return elsewhere
